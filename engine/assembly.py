@@ -1,0 +1,135 @@
+"""Builds an engine from its configuration: what "auto" means on this machine, then the parts."""
+
+import logging
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+
+from engine.audio.units import SAMPLE_RATE
+from engine.config import EngineConfig
+from engine.errors import ConfigError
+from engine.events import ModelInfo, Task
+from engine.metrics import EngineMetrics
+from engine.model.checkpoint import Checkpoint, load_checkpoint
+from engine.model.hub import resolve_model
+from engine.model.whisper import Whisper
+from engine.runtime.caches import SlotCaches, slot_bytes
+from engine.runtime.runner import Runner
+from engine.runtime.sampling import DecodingRules
+from engine.scheduling.contexts import CONTEXT_BUCKETS, ContextPolicy
+from engine.scheduling.scheduler import Scheduler
+from engine.scheduling.slots import SlotHandle
+from engine.scheduling.steps import DecodeStep, EncodeRow, EncodeStep, PrefillRow, PrefillStep, Sampling
+from engine.scheduling.utterance import DecodeSetup
+
+_CPU_CACHE_BYTES: Final = 2 << 30  # a laptop has it to spare; more only helps past 64 slots
+_GPU_CACHE_SHARE: Final = 0.6  # of the memory left after the weights; the rest is activations
+_MOST_SLOTS: Final = {"cpu": 64, "cuda": 1024}
+_FEWEST_SLOTS: Final = 4
+_DTYPES: Final = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """The parts that the loop drives."""
+
+    info: ModelInfo
+    scheduler: Scheduler
+    runner: Runner
+    metrics: EngineMetrics
+
+
+def build_engine(config: EngineConfig) -> Engine:
+    """Resolve, load and warm up. Raises ConfigError and CheckpointError."""
+    started = time.monotonic()
+    device = resolve_device(config.device)
+    dtype = resolve_dtype(config.dtype, device)
+    if device.type == "cpu":
+        torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    cache_dir = None if config.cache_dir is None else Path(config.cache_dir)
+    path = resolve_model(config.model, device=device.type, cache_dir=cache_dir)
+    checkpoint = load_checkpoint(path, cache_dir=cache_dir)
+    engine = assemble(checkpoint, config, device=device, dtype=dtype)
+    warm_up(engine.runner, checkpoint)
+    logger.info(
+        "model %s on %s in %s, loaded and warm in %.1f s",
+        checkpoint.name,
+        device,
+        str(dtype).removeprefix("torch."),
+        time.monotonic() - started,
+    )
+    return engine
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that `name` means here; raises ConfigError for a GPU that is not there."""
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise ConfigError("device: got 'cuda', but torch finds no CUDA device; accepted is cpu")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The number format; "auto" is what is exact on a CPU and what was trained in on a GPU."""
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.float16
+    if name == "float16" and device.type == "cpu":
+        raise ConfigError("dtype: got 'float16', accepted on a CPU are float32, bfloat16")
+    return _DTYPES[name]
+
+
+def assemble(
+    checkpoint: Checkpoint, config: EngineConfig, *, device: torch.device, dtype: torch.dtype
+) -> Engine:
+    """Put an engine together around a loaded checkpoint."""
+    dims, tokenizer = checkpoint.dims, checkpoint.tokenizer
+    model = Whisper.from_checkpoint(checkpoint, dtype=dtype, device=device)
+    num_slots = config.num_slots or _affordable_slots(slot_bytes(dims, dtype), device)
+    caches = SlotCaches.allocate(dims, num_slots, dtype=dtype, device=device)
+    rules = DecodingRules.build(checkpoint.generation, tokenizer, dims.n_vocab, device)
+    contexts = ContextPolicy.of(config, trained_trimmed=checkpoint.trimmed_context)
+    setup = DecodeSetup(config, tokenizer, contexts, dims.n_text_ctx)
+    metrics = EngineMetrics()
+    tasks: tuple[Task, ...] = (
+        ("transcribe", "translate") if tokenizer.is_multilingual else ("transcribe",)
+    )
+    return Engine(
+        ModelInfo(checkpoint.name, tuple(tokenizer.languages), tasks),
+        Scheduler(setup, num_slots, metrics),
+        Runner(model, caches, rules),
+        metrics,
+    )
+
+
+def warm_up(runner: Runner, checkpoint: Checkpoint) -> None:
+    """Run each kind of step once, so that the first session does not pay for first times."""
+    slot = SlotHandle(0, 0)
+    tokenizer = checkpoint.tokenizer
+    prefix = tokenizer.forced_prefix(next(iter(tokenizer.languages)), "transcribe", timestamps=False)
+    quiet = np.zeros(SAMPLE_RATE, dtype=np.float32)
+    for context in CONTEXT_BUCKETS:
+        runner.run(EncodeStep((EncodeRow(slot, quiet),), context))
+    runner.run(
+        PrefillStep((PrefillRow(slot, prefix, 0, Sampling(len(prefix), timestamps=False)),))
+    )
+    runner.run(DecodeStep((slot,)))
+
+
+def _affordable_slots(bytes_per_slot: int, device: torch.device) -> int:
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        budget = int(free * _GPU_CACHE_SHARE)
+    else:
+        budget = _CPU_CACHE_BYTES
+    return max(_FEWEST_SLOTS, min(_MOST_SLOTS[device.type], budget // bytes_per_slot))

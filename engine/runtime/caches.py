@@ -1,0 +1,65 @@
+"""Every per-slot tensor on the device, and what the runner must remember beside it.
+
+One row more than there are slots: the last is the scratch row, where padding points.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.audio.units import MAX_WINDOW_FRAMES, MAX_WINDOW_POSITIONS
+from engine.model.attention import LayerCache
+from engine.model.dims import ModelDims
+
+
+@dataclass(frozen=True, slots=True)
+class SlotCaches:
+    """Device tensors indexed by slot. Touched only by the engine thread."""
+
+    layers: tuple[LayerCache, ...]
+    mel: Tensor  # [slots + 1, 3000, n_mels] float32, unclamped log power
+    tokens: Tensor  # [slots + 1, n_text_ctx] int64, everything fed or chosen
+    lengths: Tensor  # [slots + 1] int64, valid tokens
+    begins: Tensor  # [slots + 1] int64, Sampling.begin
+    timestamps: Tensor  # [slots + 1] bool, Sampling.timestamps
+
+    @classmethod
+    def allocate(
+        cls, dims: ModelDims, num_slots: int, *, dtype: torch.dtype, device: torch.device
+    ) -> "SlotCaches":
+        """Memory for `num_slots` slots and the scratch row; untouched pages cost nothing."""
+        rows = num_slots + 1
+        heads, head_dim = dims.n_text_head, dims.n_text_state // dims.n_text_head
+
+        def zeros(*shape: int, kind: torch.dtype = dtype) -> Tensor:
+            return torch.zeros(shape, dtype=kind, device=device)
+
+        return cls(
+            layers=tuple(
+                LayerCache(
+                    zeros(rows, dims.n_text_ctx, heads, head_dim),
+                    zeros(rows, dims.n_text_ctx, heads, head_dim),
+                    zeros(rows, heads, MAX_WINDOW_POSITIONS, head_dim),
+                    zeros(rows, heads, MAX_WINDOW_POSITIONS, head_dim),
+                )
+                for _ in range(dims.n_text_layer)
+            ),
+            mel=zeros(rows, MAX_WINDOW_FRAMES, dims.n_mels, kind=torch.float32),
+            tokens=zeros(rows, dims.n_text_ctx, kind=torch.int64),
+            lengths=zeros(rows, kind=torch.int64),
+            begins=zeros(rows, kind=torch.int64),
+            timestamps=zeros(rows, kind=torch.bool),
+        )
+
+    @property
+    def scratch(self) -> int:
+        """Index of the scratch row."""
+        return self.lengths.shape[0] - 1
+
+
+def slot_bytes(dims: ModelDims, dtype: torch.dtype) -> int:
+    """Memory of one slot, keys and values and mel frames."""
+    per_layer = 2 * dims.n_text_state * (dims.n_text_ctx + MAX_WINDOW_POSITIONS)
+    mel = MAX_WINDOW_FRAMES * dims.n_mels * torch.float32.itemsize
+    return dims.n_text_layer * per_layer * dtype.itemsize + mel

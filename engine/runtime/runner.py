@@ -1,0 +1,273 @@
+"""Executes one step on the device: stage the rows, run the model, copy out what was chosen.
+
+Knows slots, tensors and the model; knows nothing of utterances, deadlines or sessions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.decoding.alignment import token_boundaries
+from engine.decoding.draft import accept
+from engine.model.attention import Packed
+from engine.model.decoder import Decoded
+from engine.model.mel import LogMel, MelWindow
+from engine.model.whisper import Whisper
+from engine.runtime.caches import SlotCaches
+from engine.runtime.sampling import DecodingRules, choose_greedily, draw
+from engine.scheduling.slots import SlotHandle
+from engine.scheduling.steps import (
+    AlignResult,
+    AlignStep,
+    BoundaryRow,
+    DecodeStep,
+    EncodeResult,
+    EncodeStep,
+    LanguageRow,
+    PrefillRow,
+    PrefillStep,
+    Sampling,
+    Step,
+    StepResult,
+    TokenRow,
+    TokensResult,
+    VerifyRow,
+    VerifyStep,
+)
+
+_GREEDY = Sampling(begin=0, timestamps=False)
+
+
+@dataclass(slots=True)
+class _SlotState:
+    """What the host knows of a slot's row."""
+
+    mel: MelWindow
+    generation: int = 0
+    context: int = 0
+    length: int = 0
+    sampling: Sampling = _GREEDY
+
+
+@dataclass(frozen=True, slots=True)
+class _Feed:
+    """Tokens to run from position `start` of a slot; the last `num_draft` are a draft."""
+
+    slot: SlotHandle
+    start: int
+    tokens: tuple[int, ...]
+    num_draft: int
+
+
+class Runner:
+    """The device's hands: one step in, one result out. Touched only by the engine thread."""
+
+    def __init__(self, model: Whisper, caches: SlotCaches, rules: DecodingRules) -> None:
+        self._model = model
+        self._caches = caches
+        self._rules = rules
+        self._device = caches.tokens.device
+        self._dtype = caches.layers[0].self_keys.dtype
+        log_mel = LogMel(model.dims.n_mels)
+        # The features are computed on the host, in rows that lie in pinned or plain memory.
+        host_mel = caches.mel.cpu().numpy()
+        self._slots = [_SlotState(MelWindow(log_mel, row)) for row in host_mel]
+
+    @torch.inference_mode()
+    def run(self, step: Step) -> StepResult:
+        """Run one step to its end."""
+        match step:
+            case EncodeStep():
+                return self._encode(step)
+            case PrefillStep():
+                return self._prefill(step)
+            case VerifyStep():
+                return self._verify(step)
+            case DecodeStep():
+                return self._decode(step)
+            case AlignStep():
+                return self._align(step)
+
+    def _encode(self, step: EncodeStep) -> EncodeResult:
+        features = np.empty(
+            (len(step.rows), 2 * step.context, self._model.dims.n_mels), dtype=np.float32
+        )
+        for row, target in zip(step.rows, features, strict=True):
+            state = self._slots[row.slot.index]
+            if state.generation != row.slot.generation:
+                state.mel.restart()
+                state.generation = row.slot.generation
+            state.mel.update(row.samples)
+            target[:] = state.mel.features(2 * step.context)
+            state.context = step.context
+        staged = torch.from_numpy(features).to(self._device, self._dtype)
+        encoded = self._model.encoder(staged.transpose(1, 2))
+        slots = [row.slot.index for row in step.rows]
+        self._model.decoder.write_cross(encoded, self._caches.layers, slots)
+        return EncodeResult(tuple(row.slot for row in step.rows))
+
+    def _prefill(self, step: PrefillStep) -> TokensResult:
+        feeds = [_Feed(row.slot, 0, row.tokens, 0) for row in step.rows]
+        for row in step.rows:
+            self._begin(row)
+        decoded = self._feed(feeds, align=True)
+        return self._choose(feeds, decoded, [row.sot_index for row in step.rows], step.rows)
+
+    def _verify(self, step: VerifyStep) -> TokensResult:
+        feeds = [
+            _Feed(row.slot, row.start, row.tokens + row.draft, len(row.draft))
+            for row in step.rows
+        ]
+        for row in step.rows:
+            if row.start == 0:
+                self._begin(row)
+        decoded = self._feed(feeds, align=True)
+        sots = [row.sot_index if row.start == 0 else None for row in step.rows]
+        return self._choose(feeds, decoded, sots, step.rows)
+
+    def _decode(self, step: DecodeStep) -> TokensResult:
+        indices = [slot.index for slot in step.slots]
+        states = [self._slots[index] for index in indices]
+        slots = torch.tensor(indices, device=self._device)
+        last = self._caches.lengths[slots] - 1
+        spans = tuple((index, state.length - 1, 1) for index, state in zip(indices, states))
+        packed = Packed.build(spans, tuple(state.context for state in states), self._device)
+        tokens = self._caches.tokens[slots, last]
+        decoded = self._model.decoder(tokens, packed, self._caches.layers, align=False)
+        logits = self._model.decoder.logits(decoded.hidden)
+        chosen, logprobs = self._sample(logits, slots, last + 1, indices)
+        self._caches.tokens[slots, last + 1] = chosen
+        self._caches.lengths[slots] = last + 2
+        for state in states:
+            state.length += 1
+        return TokensResult(
+            tuple(
+                TokenRow(slot, (token,), (logprob,), ())
+                for slot, token, logprob in zip(
+                    step.slots, chosen.tolist(), logprobs.tolist(), strict=True
+                )
+            )
+        )
+
+    def _align(self, step: AlignStep) -> AlignResult:
+        feeds = [_Feed(row.slot, 0, row.tokens, 0) for row in step.rows]
+        decoded = self._feed(feeds, align=True)
+        rows = []
+        for row, weights in zip(step.rows, decoded.alignment, strict=True):
+            audible = weights[:, :, : row.num_positions]
+            audible = audible / audible.sum(dim=-1, keepdim=True)
+            boundaries = token_boundaries(audible.cpu().numpy(), row.num_forced)
+            rows.append(BoundaryRow(row.slot, tuple(boundaries.tolist())))
+        return AlignResult(tuple(rows))
+
+    def _begin(self, row: PrefillRow | VerifyRow) -> None:
+        """Set the rules of a decode that starts at position 0."""
+        index = row.slot.index
+        self._slots[index].sampling = row.sampling
+        self._caches.begins[index] = row.sampling.begin
+        self._caches.timestamps[index] = row.sampling.timestamps
+
+    def _feed(self, feeds: Sequence[_Feed], *, align: bool) -> Decoded:
+        """Write the tokens of all rows to their slots and run them in one pass."""
+        spans = []
+        for feed in feeds:
+            index, end = feed.slot.index, feed.start + len(feed.tokens)
+            self._caches.tokens[index, feed.start : end] = torch.tensor(feed.tokens)
+            spans.append((index, feed.start, len(feed.tokens)))
+        contexts = tuple(self._slots[feed.slot.index].context for feed in feeds)
+        packed = Packed.build(tuple(spans), contexts, self._device)
+        tokens = torch.tensor([token for feed in feeds for token in feed.tokens])
+        decoded: Decoded = self._model.decoder(
+            tokens.to(self._device), packed, self._caches.layers, align=align
+        )
+        return decoded
+
+    def _choose(
+        self,
+        feeds: Sequence[_Feed],
+        decoded: Decoded,
+        sots: Sequence[int | None],
+        rows: Sequence[PrefillRow | VerifyRow],
+    ) -> TokensResult:
+        """Choose behind the forced tokens and behind every draft token, then accept.
+
+        One matrix of logits for all rows: first every row's candidates, then every `sot`.
+        """
+        wanted, slots, targets = [], [], []
+        sot_rows = []
+        at = 0
+        for feed, sot in zip(feeds, sots, strict=True):
+            count = len(feed.tokens)
+            for offset in range(count - 1 - feed.num_draft, count):
+                wanted.append(at + offset)
+                slots.append(feed.slot.index)
+                targets.append(feed.start + offset + 1)
+            if sot is not None:
+                sot_rows.append(at + sot)
+            at += count
+        logits = self._model.decoder.logits(decoded.hidden[wanted + sot_rows])
+        at_sot = logits[len(wanted) :].softmax(dim=-1)
+        languages = logits[len(wanted) :]
+        chosen, logprobs = self._sample(
+            logits[: len(wanted)],
+            torch.tensor(slots, device=self._device),
+            torch.tensor(targets, device=self._device),
+            slots,
+        )
+        predicted, scores = chosen.tolist(), logprobs.tolist()
+        no_speech = at_sot[:, self._rules.no_speech].tolist()
+        results: list[TokenRow | LanguageRow] = []
+        first = sot_at = 0
+        for feed, sot, row, weights in zip(feeds, sots, rows, decoded.alignment, strict=True):
+            last = first + feed.num_draft + 1
+            if isinstance(row, PrefillRow) and row.languages:
+                results.append(_most_likely_language(row, languages[sot_at]))
+            else:
+                draft = feed.tokens[len(feed.tokens) - feed.num_draft :]
+                count = accept(draft, predicted[first:last]) + 1
+                peaks = weights[:, len(feed.tokens) - feed.num_draft - 1 :].mean(dim=0)
+                results.append(
+                    TokenRow(
+                        feed.slot,
+                        tuple(predicted[first : first + count]),
+                        tuple(scores[first : first + count]),
+                        tuple(peaks[:count].argmax(dim=-1).tolist()),
+                        no_speech[sot_at] if sot is not None else None,
+                    )
+                )
+                self._accept(feed, predicted[first + count - 1], count)
+            first = last
+            sot_at += sot is not None
+        return TokensResult(tuple(results))
+
+    def _accept(self, feed: _Feed, token: int, count: int) -> None:
+        """Keep the accepted draft and `token` behind it as the tokens of the slot."""
+        index = feed.slot.index
+        length = feed.start + len(feed.tokens) - feed.num_draft + count
+        self._caches.tokens[index, length - 1] = token
+        self._caches.lengths[index] = length
+        self._slots[index].length = length
+
+    def _sample(
+        self, logits: Tensor, slots: Tensor, targets: Tensor, indices: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Choose a token for each row of `logits` [rows, n_vocab] under the slot's rules."""
+        ruled = self._rules.apply(logits, self._caches, slots, targets)
+        chosen, logprobs = choose_greedily(ruled)
+        for row, index in enumerate(indices):
+            sampling = self._slots[index].sampling
+            if sampling.temperature > 0.0:
+                seed = sampling.seed + self._slots[index].length
+                drawn = draw(ruled[row : row + 1], sampling.temperature, seed)
+                chosen[row], logprobs[row] = drawn[0][0], drawn[1][0]
+        return chosen, logprobs
+
+
+def _most_likely_language(row: PrefillRow, logits: Tensor) -> LanguageRow:
+    """openai/whisper `detect_language`: the softmax over language tokens alone."""
+    probabilities = logits[list(row.languages)].softmax(dim=-1)
+    best = int(probabilities.argmax())
+    return LanguageRow(row.slot, row.languages[best], float(probabilities[best]))

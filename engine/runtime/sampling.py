@@ -1,0 +1,130 @@
+"""Whisper's decoding rules as masks on tensors, and the choice of a token.
+
+The rules are openai/whisper `decoding.py`'s (`SuppressBlank`, `SuppressTokens`,
+`ApplyTimestampRules`), in the form that `transformers` applies them. They read the tokens of
+the slot, so every position of a drafted row is ruled as if the draft before it were accepted.
+Nothing here reads a value back to the host.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.model.checkpoint import GenerationDefaults
+from engine.runtime.caches import SlotCaches
+from engine.text.tokenizer import Tokenizer
+
+_NEVER = float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class DecodingRules:
+    """The token ids and masks of one checkpoint, on the device."""
+
+    suppressed: Tensor  # [n_vocab] bool, never chosen
+    suppressed_first: Tensor  # [n_vocab] bool, not chosen first
+    eot: int
+    no_speech: int
+    no_timestamps: int
+    timestamp_begin: int
+    max_initial_timestamp: int | None
+
+    @classmethod
+    def build(
+        cls,
+        generation: GenerationDefaults,
+        tokenizer: Tokenizer,
+        num_vocab: int,
+        device: torch.device,
+    ) -> "DecodingRules":
+        """Take the rules from a checkpoint's generation settings."""
+
+        def mask(ids: Sequence[int]) -> Tensor:
+            chosen = torch.zeros(num_vocab, dtype=torch.bool, device=device)
+            chosen[list(ids)] = True
+            return chosen
+
+        return cls(
+            mask(generation.suppress_tokens),
+            mask(generation.begin_suppress_tokens),
+            tokenizer.eot,
+            tokenizer.no_speech,
+            tokenizer.no_timestamps,
+            tokenizer.timestamp_begin,
+            generation.max_initial_timestamp_index,
+        )
+
+    def apply(self, logits: Tensor, caches: SlotCaches, slots: Tensor, targets: Tensor) -> Tensor:
+        """Rule out tokens: `logits` [rows, n_vocab] float32 predict index `targets` of `slots`.
+
+        Both are [rows] int64. Changes `logits` in place and returns it.
+        """
+        logits.masked_fill_(self.suppressed, _NEVER)
+        begins = caches.begins[slots]
+        first = (targets == begins)[:, None]
+        logits.masked_fill_(first & self.suppressed_first, _NEVER)
+        return self._apply_timestamps(logits, caches, slots, targets, begins)
+
+    def _apply_timestamps(
+        self, logits: Tensor, caches: SlotCaches, slots: Tensor, targets: Tensor, begins: Tensor
+    ) -> Tensor:
+        ruled = caches.timestamps[slots][:, None]
+        tokens = caches.tokens[slots]
+        index = torch.arange(tokens.shape[1], device=tokens.device)
+        sampled = (index >= begins[:, None]) & (index < targets[:, None])
+        is_timestamp = (tokens >= self.timestamp_begin) & sampled
+
+        def ends_in_timestamp(back: int) -> Tensor:
+            at = (targets - back).clamp(min=0)[:, None]
+            return is_timestamp.gather(1, at)
+
+        last = ends_in_timestamp(1)
+        # With fewer than two tokens the one before last counts as a timestamp.
+        before_last = ends_in_timestamp(2) | (targets - begins < 2)[:, None]
+        first = (targets == begins)[:, None]
+
+        ids = torch.arange(logits.shape[1], device=logits.device)
+        timestamps, text = ids >= self.timestamp_begin, ids < self.eot
+        # Timestamps never decrease, and a closed span is not empty.
+        latest = torch.where(is_timestamp, tokens, self.timestamp_begin - 1).amax(1, keepdim=True)
+        least = torch.where(last & ~before_last, latest, latest + 1)
+        forbidden = (
+            (ids == self.no_timestamps)
+            | (last & before_last & timestamps)
+            | (last & ~before_last & text)
+            | (timestamps & (ids < least) & (latest >= self.timestamp_begin))
+            | (first & ~timestamps)
+        )
+        if self.max_initial_timestamp is not None:
+            forbidden |= first & (ids > self.timestamp_begin + self.max_initial_timestamp)
+        logits.masked_fill_(ruled & forbidden, _NEVER)
+
+        # Where timestamps together outweigh every other token, one of them is chosen.
+        logprobs = logits.log_softmax(dim=-1)
+        weight = logprobs.masked_fill(~timestamps, _NEVER).logsumexp(dim=-1, keepdim=True)
+        others = logprobs.masked_fill(timestamps, _NEVER).amax(dim=-1, keepdim=True)
+        return logits.masked_fill_(ruled & (weight > others) & ~timestamps, _NEVER)
+
+
+def choose_greedily(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The best token of each row of ruled `logits` [rows, n_vocab], and its log-probability."""
+    tokens = logits.argmax(dim=-1)
+    return tokens, _logprobs_of(logits, tokens)
+
+
+def draw(logits: Tensor, temperature: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Draw a token from one row of ruled `logits` [1, n_vocab] at `temperature`.
+
+    The same seed draws the same token, so a retried utterance is repeatable. The
+    log-probability is the unscaled distribution's, as in openai/whisper.
+    """
+    generator = torch.Generator(logits.device).manual_seed(seed)
+    probabilities = (logits / temperature).softmax(dim=-1)
+    tokens = torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
+    return tokens, _logprobs_of(logits, tokens)
+
+
+def _logprobs_of(logits: Tensor, tokens: Tensor) -> Tensor:
+    return logits.log_softmax(dim=-1).gather(1, tokens[:, None]).squeeze(1)

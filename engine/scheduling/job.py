@@ -1,0 +1,177 @@
+"""A job: one decode of one window, from encode to hypothesis, possibly in several attempts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from math import isnan
+
+from engine.audio.units import Samples
+from engine.decoding.draft import propose
+from engine.decoding.hypothesis import Hypothesis, Token
+from engine.decoding.quality import loop_start
+from engine.errors import StepError
+from engine.scheduling.slots import SlotHandle
+from engine.scheduling.steps import PrefillRow, Sampling, TokenRow, VerifyRow
+
+
+class Kind(Enum):
+    """What the hypothesis is for."""
+
+    PARTIAL = auto()
+    FINAL = auto()
+    CUT = auto()
+
+
+class Phase(Enum):
+    """The step that a job needs next."""
+
+    ENCODE = auto()
+    DETECT = auto()
+    FEED = auto()
+    DECODE = auto()
+    ALIGN = auto()
+    DONE = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One way to decode a window; the ladder of a final is a list of them."""
+
+    trimmed: bool
+    temperature: float
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a decode ends without `eot`."""
+
+    max_tokens: int
+    eot: int
+    repetition_guard: bool
+
+
+@dataclass(slots=True)
+class Job:
+    """The state of one decode. Touched only by the engine thread.
+
+    `forced` is fed before anything is chosen: prompt, `sot` sequence, stable prefix. `tokens`
+    is the hypothesis so far and begins with the stable prefix.
+    """
+
+    kind: Kind
+    num_samples: Samples
+    attempts: Sequence[Attempt]
+    phase: Phase = Phase.ENCODE
+    attempt: int = 0
+    use_prompt: bool = True
+    forced: tuple[int, ...] = ()
+    sot_index: int = 0
+    sampling: Sampling = Sampling(begin=0, timestamps=False)
+    limits: Limits = Limits(0, 0, False)
+    previous: tuple[int, ...] = ()
+    draft: tuple[int, ...] = ()
+    tokens: list[Token] = field(default_factory=list)
+    no_speech_prob: float = 0.0
+    eot_logprob: float = 0.0
+    complete: bool = False
+    looped: bool = False
+    fed: bool = False
+    candidates: list[tuple[Hypothesis, bool]] = field(default_factory=list)
+    hypothesis: Hypothesis | None = None
+
+    @property
+    def current(self) -> Attempt:
+        """The attempt in progress."""
+        return self.attempts[self.attempt]
+
+    def begin(
+        self,
+        *,
+        prompt: tuple[int, ...],
+        sot_sequence: tuple[int, ...],
+        stable: tuple[Token, ...],
+        previous: tuple[int, ...],
+        timestamps: bool,
+        limits: Limits,
+    ) -> None:
+        """Start the current attempt, its encode done; `previous` is where drafts come from."""
+        self.sot_index = len(prompt)
+        begin = len(prompt) + len(sot_sequence)
+        self.forced = prompt + sot_sequence + tuple(token.id for token in stable)
+        self.sampling = Sampling(
+            begin, timestamps, self.current.temperature, seed=self.num_samples * 8 + self.attempt
+        )
+        self.limits = limits
+        self.tokens = list(stable)
+        self.complete = self.looped = self.fed = False
+        self.previous = previous if self.current.temperature == 0.0 else ()
+        self.phase = Phase.FEED
+        self._propose()
+
+    def feed_row(self, slot: SlotHandle) -> PrefillRow | VerifyRow:
+        """The pass over more than one token that this job needs: the forced ones, or a draft."""
+        if not self.draft:
+            return PrefillRow(slot, self.forced, self.sot_index, self.sampling)
+        start, tokens = 0, self.forced
+        if self.fed:
+            start, tokens = self.sampling.begin + len(self.tokens) - 1, (self.tokens[-1].id,)
+        return VerifyRow(slot, start, tokens, self.draft, self.sot_index, self.sampling)
+
+    def advance(self, row: TokenRow) -> None:
+        """Take what a step chose for this job; afterwards it needs another step or is DONE.
+
+        Raises StepError where the model's figures are not numbers.
+        """
+        self.fed = True
+        if row.no_speech_prob is not None:
+            self.no_speech_prob = row.no_speech_prob
+        position = self.tokens[-1].position if self.tokens else 0
+        for index, (token, logprob) in enumerate(zip(row.tokens, row.logprobs, strict=True)):
+            if isnan(logprob):
+                raise StepError("the model returned a log-probability that is not a number")
+            if row.positions:
+                position = row.positions[index]
+            if token == self.limits.eot:
+                self.eot_logprob, self.complete = logprob, True
+                self.phase = Phase.DONE
+                return
+            self.tokens.append(Token(token, logprob, position))
+        if self.limits.repetition_guard:
+            start = loop_start([token.id for token in self.tokens])
+            if start is not None:
+                del self.tokens[start:]
+                self.looped = True
+        if self.looped or len(self.tokens) >= self.limits.max_tokens:
+            self.phase = Phase.DONE
+            return
+        self._propose()
+        self.phase = Phase.FEED if self.draft else Phase.DECODE
+
+    def result(self) -> Hypothesis:
+        """The hypothesis of the attempt that has just ended."""
+        return Hypothesis(
+            tuple(self.tokens),
+            self.num_samples,
+            self.no_speech_prob,
+            self.eot_logprob,
+            self.current.temperature,
+            self.complete,
+        )
+
+    def retry(self) -> bool:
+        """Go on to the next attempt, if there is one; drop the prompt after a loop."""
+        if self.attempt + 1 == len(self.attempts):
+            return False
+        before = self.current
+        self.attempt += 1
+        self.use_prompt = self.use_prompt and not self.looped
+        encoded = self.current.trimmed == before.trimmed
+        self.phase = Phase.FEED if encoded else Phase.ENCODE
+        return True
+
+    def _propose(self) -> None:
+        """Offer the rest of the previous hypothesis, as far as it still may be emitted."""
+        self.draft = ()
+        if self.previous:
+            draft = propose(self.previous, [token.id for token in self.tokens])
+            self.draft = draft[: max(0, self.limits.max_tokens - len(self.tokens) - 1)]

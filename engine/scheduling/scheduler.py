@@ -1,0 +1,304 @@
+"""Decides which step runs next, over all utterances. Leaves running it to runtime.runner.
+
+Two rules make the order. Finals go before partials, the longest waiting first. And of one rank,
+what brings rows into the decode batch goes before decoding: feed first, then encode and decode
+in turn, so that a decode step never waits for more than one slice of encoding. Rows of any rank
+join a prefill, verify or decode step, because there a further row costs next to nothing.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+from engine.decoding.draft import accept
+from engine.events import (
+    AppendAudio,
+    CancelUtterance,
+    Command,
+    EngineEvent,
+    FinishUtterance,
+    HypothesisUpdated,
+    OpenUtterance,
+    PauseUtterance,
+    SegmentClosed,
+    UtteranceFailed,
+    UtteranceFinished,
+    UtteranceId,
+)
+from engine.errors import StepError
+from engine.metrics import EngineMetrics
+from engine.scheduling.job import Job, Kind, Phase
+from engine.scheduling.slots import SlotHandle, SlotPool
+from engine.scheduling.steps import (
+    AlignResult,
+    AlignStep,
+    DecodeStep,
+    EncodeResult,
+    EncodeRow,
+    EncodeStep,
+    LanguageRow,
+    PrefillRow,
+    PrefillStep,
+    Step,
+    StepResult,
+    TokenRow,
+    TokensResult,
+    VerifyRow,
+    VerifyStep,
+)
+from engine.scheduling.utterance import DecodeSetup, Utterance
+
+
+class Scheduler:
+    """Commands and results in, steps and events out. Touched only by the engine thread.
+
+    An utterance keeps its slot between decodes, so that its mel frames need not be computed
+    again; one that rests gives it up where somebody needs it.
+    """
+
+    def __init__(self, setup: DecodeSetup, num_slots: int, metrics: EngineMetrics) -> None:
+        self._setup = setup
+        self._pool = SlotPool(num_slots)
+        self._metrics = metrics
+        self._utterances: dict[UtteranceId, Utterance] = {}
+        self._waiting: dict[UtteranceId, Kind] = {}  # those that want a job, longest waiting first
+        self._holders: dict[SlotHandle, Utterance] = {}  # of slots, longest at rest first
+        self._encoded_last = False
+
+    @property
+    def num_utterances(self) -> int:
+        """Utterances that have not ended."""
+        return len(self._utterances)
+
+    def handle(self, command: Command) -> list[EngineEvent]:
+        """Take a command. One for an utterance that has ended already is late, not wrong."""
+        if isinstance(command, OpenUtterance):
+            if command.utterance_id in self._utterances:
+                raise ValueError(f"utterance {command.utterance_id} is open already")
+            self._utterances[command.utterance_id] = Utterance(command, self._setup)
+            return []
+        utterance = self._utterances.get(command.utterance_id)
+        if utterance is None:
+            return []
+        events: list[EngineEvent] = []
+        match command:
+            case AppendAudio():
+                utterance.append(command.samples)
+            case PauseUtterance():
+                utterance.pause()
+            case FinishUtterance():
+                events = utterance.finish()
+            case CancelUtterance():
+                self._remove(utterance)
+                return []
+        return self._settle(utterance, events)
+
+    def next_step(self) -> Step | None:
+        """The step to run now, or None until another command comes."""
+        live = [utterance for utterance in self._holders.values() if utterance.job is not None]
+        step = self._step_of_rank(live, finals=True) or self._step_of_rank(live, finals=False)
+        self._encoded_last = isinstance(step, EncodeStep)
+        return step
+
+    def apply(self, result: StepResult) -> list[EngineEvent]:
+        """Take a step's result; rows of utterances that are gone find nobody."""
+        events: list[EngineEvent] = []
+        match result:
+            case EncodeResult():
+                for slot in result.slots:
+                    if utterance := self._working(slot):
+                        utterance.encoded()
+            case TokensResult():
+                for row in result.rows:
+                    if utterance := self._working(row.slot):
+                        events += self._take_tokens(utterance, row)
+            case AlignResult():
+                for boundaries in result.rows:
+                    if utterance := self._working(boundaries.slot):
+                        events += self._settle(
+                            utterance, utterance.aligned(boundaries.boundaries)
+                        )
+        return events
+
+    def fail(self, step: Step, message: str) -> list[EngineEvent]:
+        """A step could not be run: its own utterances end, others go on."""
+        rows = step.slots if isinstance(step, DecodeStep) else [row.slot for row in step.rows]
+        events: list[EngineEvent] = []
+        for slot in rows:
+            if utterance := self._working(slot):
+                events += self._fail(utterance, message)
+        return events
+
+    def check(self) -> None:
+        """No slot is lost, doubled or held by somebody who has ended."""
+        self._pool.check()
+        held = self._pool.num_slots - self._pool.num_free
+        owners = {id(utterance) for utterance in self._utterances.values() if utterance.slot}
+        if held != len(self._holders) or owners != set(map(id, self._holders.values())):
+            raise AssertionError(
+                f"{held} slots are held, {len(self._holders)} known, {len(owners)} owned"
+            )
+
+    # Choosing a step.
+
+    def _step_of_rank(self, live: Sequence[Utterance], *, finals: bool) -> Step | None:
+        ranked = [it for it in live if (_job(it).kind is not Kind.PARTIAL) == finals]
+        feeding = [it for it in ranked if _job(it).phase in _FEEDING]
+        if feeding:
+            return self._feed_step(feeding[0], live)
+        decoding = any(_job(it).phase is Phase.DECODE for it in ranked)
+        if not (decoding and self._encoded_last):
+            again = [it for it in ranked if _job(it).phase is Phase.ENCODE]
+            step = self._encode_step(again, finals=finals)
+            if step is not None:
+                return step
+        if decoding:
+            rows = [it.slot for it in live if _job(it).phase is Phase.DECODE and it.slot]
+            return DecodeStep(tuple(rows[: self._setup.config.max_batch]))
+        return None
+
+    def _feed_step(self, first: Utterance, live: Sequence[Utterance]) -> Step:
+        """The multi-token pass that `first` needs, with everybody who needs the same kind."""
+
+        def kind(utterance: Utterance) -> type[Step] | None:
+            job = _job(utterance)
+            if job.phase is Phase.ALIGN:
+                return AlignStep
+            if job.phase not in _FEEDING:
+                return None
+            return VerifyStep if job.phase is Phase.FEED and job.draft else PrefillStep
+
+        wanted = kind(first)
+        others = (it for it in live if it is not first and kind(it) is wanted)
+        batch = [first, *islice(others, self._setup.config.max_batch - 1)]
+        if wanted is AlignStep:
+            return AlignStep(tuple(it.align_row(_slot(it)) for it in batch))
+        rows = [self._feed_row(it) for it in batch]
+        self._metrics.decoder_rows += len(rows)
+        if wanted is VerifyStep:
+            return VerifyStep(tuple(row for row in rows if isinstance(row, VerifyRow)))
+        return PrefillStep(tuple(row for row in rows if isinstance(row, PrefillRow)))
+
+    def _feed_row(self, utterance: Utterance) -> PrefillRow | VerifyRow:
+        job = _job(utterance)
+        if job.phase is Phase.DETECT:
+            sot = (self._setup.tokenizer.sot,)
+            candidates = utterance.language_candidates()
+            return PrefillRow(_slot(utterance), sot, 0, job.sampling, candidates)
+        return job.feed_row(_slot(utterance))
+
+    def _encode_step(self, again: Iterable[Utterance], *, finals: bool) -> EncodeStep | None:
+        """One slice of encoding: rows of one context, the longest waiting first."""
+        waiting = [
+            (self._utterances[utterance_id], kind)
+            for utterance_id, kind in self._waiting.items()
+            if (kind is not Kind.PARTIAL) == finals
+        ]
+        planned = [(it, _job(it)) for it in again] + [(it, it.plan(kind)) for it, kind in waiting]
+        rows: list[EncodeRow] = []
+        context, most = None, 1
+        for utterance, job in planned:
+            positions = self._setup.contexts.positions(
+                job.num_samples, trimmed=job.current.trimmed
+            )
+            if context is None:
+                most = max(1, self._setup.config.encode_slice // positions)
+            elif positions != context:
+                continue
+            slot = utterance.slot or self._take_slot(utterance)
+            if slot is None:
+                continue  # every slot is at work
+            context = positions
+            utterance.job = job
+            self._waiting.pop(utterance.id, None)
+            rows.append(EncodeRow(slot, utterance.samples_of(job)))
+            if len(rows) == most:
+                break
+        return None if context is None else EncodeStep(tuple(rows), context)
+
+    def _take_slot(self, utterance: Utterance) -> SlotHandle | None:
+        """A free slot, or that of whoever has rested longest."""
+        slot = self._pool.acquire()
+        if slot is None:
+            resting = next((it for it in self._holders.values() if it.job is None), None)
+            if resting is None:
+                return None
+            self._give_back(resting)
+            slot = self._pool.acquire()
+        if slot is not None:
+            utterance.slot = slot
+            self._holders[slot] = utterance
+        return slot
+
+    # Taking a result.
+
+    def _working(self, slot: SlotHandle) -> Utterance | None:
+        utterance = self._holders.get(slot)
+        return utterance if utterance is not None and utterance.job is not None else None
+
+    def _take_tokens(self, utterance: Utterance, row: TokenRow | LanguageRow) -> list[EngineEvent]:
+        job = _job(utterance)
+        if isinstance(row, LanguageRow):
+            utterance.detected(row.token, row.probability)
+            return []
+        self._metrics.tokens += len(row.tokens)
+        if job.draft:
+            self._metrics.drafted += len(job.draft)
+            self._metrics.accepted += accept(job.draft, row.tokens)
+        try:
+            job.advance(row)
+        except StepError as exc:
+            return self._fail(utterance, str(exc))
+        if job.phase is not Phase.DONE:
+            return []
+        attempt = job.attempt
+        events = utterance.decoded()
+        self._metrics.retries += job.attempt - attempt
+        return self._settle(utterance, events)
+
+    def _settle(self, utterance: Utterance, events: list[EngineEvent]) -> list[EngineEvent]:
+        """Put an utterance where it now belongs: waiting, at rest, or gone."""
+        for event in events:
+            self._metrics.partials += isinstance(event, HypothesisUpdated)
+            self._metrics.finals += isinstance(event, SegmentClosed)
+            if isinstance(event, UtteranceFinished):
+                self._remove(utterance)
+                return events
+        if utterance.job is None and utterance.slot is not None:
+            self._holders[utterance.slot] = self._holders.pop(utterance.slot)
+        wanted = utterance.wants()
+        if wanted is not self._waiting.get(utterance.id):
+            self._waiting.pop(utterance.id, None)
+            if wanted is not None:
+                self._waiting[utterance.id] = wanted
+        return events
+
+    def _fail(self, utterance: Utterance, message: str) -> list[EngineEvent]:
+        self._metrics.failures += 1
+        self._remove(utterance)
+        return [UtteranceFailed(utterance.id, message)]
+
+    def _remove(self, utterance: Utterance) -> None:
+        del self._utterances[utterance.id]
+        self._waiting.pop(utterance.id, None)
+        self._give_back(utterance)
+
+    def _give_back(self, utterance: Utterance) -> None:
+        if utterance.slot is not None:
+            del self._holders[utterance.slot]
+            self._pool.release(utterance.slot)
+            utterance.slot = None
+
+
+_FEEDING = frozenset({Phase.DETECT, Phase.FEED, Phase.ALIGN})
+
+
+def _job(utterance: Utterance) -> Job:
+    if utterance.job is None:
+        raise AssertionError(f"utterance {utterance.id} has no live job")
+    return utterance.job
+
+
+def _slot(utterance: Utterance) -> SlotHandle:
+    if utterance.slot is None:
+        raise AssertionError(f"utterance {utterance.id} holds no slot")
+    return utterance.slot
