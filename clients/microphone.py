@@ -94,14 +94,22 @@ def sounddevice_capture(device: str | None) -> Capture:
 async def captured(capture: Capture, stop: asyncio.Event) -> AsyncIterator[bytes]:
     """What the device records until `stop` is set, block by block.
 
-    Raises MicrophoneError once MAX_WAITING blocks wait: the words would be too old to help.
+    Raises MicrophoneError where more than MAX_WAITING blocks had to wait: the words would be too
+    old to help.
     """
     loop = asyncio.get_running_loop()
-    waiting: asyncio.Queue[bytes | None] = asyncio.Queue()
+    waiting: asyncio.Queue[bytes | None] = asyncio.Queue()  # None: stopped
+    overflow = asyncio.Event()
+
+    def keep(block: bytes) -> None:
+        if waiting.qsize() < MAX_WAITING:
+            waiting.put_nowait(block)
+        else:
+            overflow.set()
 
     def on_block(block: bytes) -> None:
         with suppress(RuntimeError):  # the loop closed before the device did
-            loop.call_soon_threadsafe(waiting.put_nowait, block)
+            loop.call_soon_threadsafe(keep, block)
 
     async def end() -> None:
         await stop.wait()
@@ -111,7 +119,7 @@ async def captured(capture: Capture, stop: asyncio.Event) -> AsyncIterator[bytes
     try:
         with capture(on_block):
             while (block := await waiting.get()) is not None:
-                if waiting.qsize() > MAX_WAITING:
+                if overflow.is_set():
                     raise MicrophoneError("the server has been taking no audio for 30 s")
                 yield block
     finally:

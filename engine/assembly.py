@@ -55,8 +55,6 @@ def build_engine(config: EngineConfig) -> Engine:
     started = time.monotonic()
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
-    if device.type == "cpu":
-        torch.set_num_threads(config.threads or os.cpu_count() or 1)
     cache_dir = None if config.cache_dir is None else Path(config.cache_dir)
     path = resolve_model(config.model, device=device.type, cache_dir=cache_dir)
     checkpoint = load_checkpoint(path, cache_dir=cache_dir)
@@ -107,7 +105,7 @@ def assemble(
     return Engine(
         ModelInfo(checkpoint.name, tuple(tokenizer.languages), tasks),
         Scheduler(setup, num_slots, metrics),
-        Runner(model, caches, rules),
+        Runner(model, caches, rules, threads=config.threads or os.cpu_count() or 1),
         metrics,
     )
 

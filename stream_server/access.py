@@ -6,7 +6,6 @@ Decides from header values alone. A wrong key takes as long to refuse as any oth
 import hmac
 from collections.abc import Sequence
 from typing import Final
-from urllib.parse import urlsplit
 
 from stream_server.protocol import BEARER_PREFIX
 
@@ -33,8 +32,11 @@ class AccessPolicy:
         if authorization is not None and authorization.lower().startswith(_SCHEME):
             shown.append(authorization[len(_SCHEME) :].strip())
         # Every key is compared, so that time tells neither which one matched nor how far.
+        # Header values come as Latin-1 of whatever bytes were sent; keys are compared as bytes.
         matches = [
-            hmac.compare_digest(one.encode(), key) for one in shown for key in self._api_keys
+            hmac.compare_digest(one.encode("latin-1", "replace"), key)
+            for one in shown
+            for key in self._api_keys
         ]
         return any(matches)
 
@@ -45,7 +47,8 @@ class AccessPolicy:
         """
         if origin is None or ANY_ORIGIN in self._allowed_origins:
             return True
-        if host is not None and urlsplit(origin).netloc.lower() == host.lower():
+        _, _, page_host = _canonical(origin).partition("://")
+        if host is not None and page_host == host.lower():
             return True
         return _canonical(origin) in self._allowed_origins
 

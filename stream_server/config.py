@@ -49,40 +49,59 @@ class ServerConfig(BaseSettings):
         cli_avoid_json=True,
     )
 
-    config: Path | None = Field(None, description="TOML file with any of these settings")
+    config: Path | None = Field(default=None, description="TOML file with any of these settings")
 
     # Only this machine: speech is private, and a microphone page needs TLS on any other.
-    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all networks")
-    port: int = Field(8765, ge=0, le=65535, description="TCP port; 0 takes a free one")
-    tls_cert: Path | None = Field(None, description="certificate chain (PEM): serve wss and https")
-    tls_key: Path | None = Field(None, description="private key (PEM) of --tls-cert")
+    host: str = Field(
+        default="127.0.0.1", description="address to listen on; 0.0.0.0 for all networks"
+    )
+    port: int = Field(default=8765, ge=0, le=65535, description="TCP port; 0 takes a free one")
+    tls_cert: Path | None = Field(
+        default=None, description="certificate chain (PEM): serve wss and https"
+    )
+    tls_key: Path | None = Field(default=None, description="private key (PEM) of --tls-cert")
 
     api_key: Annotated[list[str], NoDecode] = Field(
-        [], repr=False, description="admit only clients with this key; may be given several times"
+        default=[],
+        repr=False,
+        description="admit only clients with this key; may be given several times",
     )
-    api_key_file: Path | None = Field(None, description="file of such keys, one to a line")
+    api_key_file: Path | None = Field(default=None, description="file of such keys, one to a line")
     allowed_origin: Annotated[list[str], NoDecode] = Field(
-        [], description="also admit pages of this origin (https://example.org), or * for all"
+        default=[],
+        description="also admit pages of this origin (https://example.org), or * for all",
     )
     # What two CPU cores carry with the embedded model (DESIGN's own target); raise it on a GPU.
-    max_sessions: int = Field(64, ge=1, description="connections at once; more are answered 503")
+    max_sessions: int = Field(
+        default=64, ge=1, description="connections at once; more are answered 503"
+    )
     # One audio message of the largest format, and a third for whatever encloses it.
     max_message_bytes: int = Field(
-        MAX_CHUNK_BYTES * 4 // 3, ge=1024, description="longest websocket message accepted"
+        default=MAX_CHUNK_BYTES * 4 // 3, ge=1024, description="longest websocket message accepted"
     )
     # Longer than any pause in dictation; a client that wants to wait longer sends keepalive.
-    idle_timeout_s: float = Field(60, gt=0, description="end a session that sends nothing so long")
+    idle_timeout_s: float = Field(
+        default=60, gt=0, description="end a session that sends nothing so long"
+    )
     # Finals take well under a second; orchestrators kill after 30 s.
-    drain_timeout_s: float = Field(10, ge=0, description="time for the last finals at shutdown")
-    log_level: LogLevel = Field("info", description="least severe messages to log")
+    drain_timeout_s: float = Field(
+        default=10, ge=0, description="time for the last finals at shutdown"
+    )
+    log_level: LogLevel = Field(default="info", description="least severe messages to log")
 
-    model: str = Field(_ENGINE.model, description="Whisper checkpoint: directory, hub id or auto")
-    device: Device = Field(_ENGINE.device, description="where the model runs")
-    dtype: Dtype = Field(_ENGINE.dtype, description="what the model computes in")
-    context: Context = Field(_ENGINE.context, description="how far the encoder's input is padded")
-    num_slots: int = Field(_ENGINE.num_slots, ge=0, description="utterances at once; 0 chooses")
-    threads: int = Field(_ENGINE.threads, ge=0, description="CPU threads; 0 chooses")
-    cache_dir: str | None = Field(_ENGINE.cache_dir, description="where downloads are kept")
+    model: str = Field(
+        default=_ENGINE.model, description="Whisper checkpoint: directory, hub id or auto"
+    )
+    device: Device = Field(default=_ENGINE.device, description="where the model runs")
+    dtype: Dtype = Field(default=_ENGINE.dtype, description="what the model computes in")
+    context: Context = Field(
+        default=_ENGINE.context, description="how far the encoder's input is padded"
+    )
+    num_slots: int = Field(
+        default=_ENGINE.num_slots, ge=0, description="utterances at once; 0 chooses"
+    )
+    threads: int = Field(default=_ENGINE.threads, ge=0, description="CPU threads; 0 chooses")
+    cache_dir: str | None = Field(default=_ENGINE.cache_dir, description="where downloads are kept")
 
     @classmethod
     def from_args(cls, argv: Sequence[str]) -> Self:

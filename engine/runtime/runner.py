@@ -5,6 +5,7 @@ Knows slots, tensors and the model; knows nothing of utterances, deadlines or se
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -38,7 +39,10 @@ from engine.scheduling.steps import (
     VerifyStep,
 )
 
-_GREEDY = Sampling(begin=0, timestamps=False)
+_GREEDY: Final = Sampling(begin=0, timestamps=False)
+# Below this many multiplications per token (8 M: between the embedded model and tiny) a second
+# thread costs more in waiting than it saves in work; measured in docs/log.md.
+_PARALLEL_DECODER_WEIGHTS: Final = 8_000_000
 
 
 @dataclass(slots=True)
@@ -65,8 +69,14 @@ class _Feed:
 class Runner:
     """The device's hands: one step in, one result out. Touched only by the engine thread."""
 
-    def __init__(self, model: Whisper, caches: SlotCaches, rules: DecodingRules) -> None:
+    def __init__(
+        self, model: Whisper, caches: SlotCaches, rules: DecodingRules, *, threads: int
+    ) -> None:
         self._model = model
+        self._threads = threads
+        decoder_weights = sum(weight.numel() for weight in model.decoder.parameters())
+        small = decoder_weights < _PARALLEL_DECODER_WEIGHTS
+        self._decoder_threads = 1 if small else threads
         self._caches = caches
         self._rules = rules
         self._device = caches.tokens.device
@@ -79,6 +89,9 @@ class Runner:
     @torch.inference_mode()
     def run(self, step: Step) -> StepResult:
         """Run one step to its end."""
+        torch.set_num_threads(
+            self._threads if isinstance(step, EncodeStep) else self._decoder_threads
+        )
         match step:
             case EncodeStep():
                 return self._encode(step)
@@ -133,7 +146,9 @@ class Runner:
         states = [self._slots[index] for index in indices]
         slots = torch.tensor(indices, device=self._device)
         last = self._caches.lengths[slots] - 1
-        spans = tuple((index, state.length - 1, 1) for index, state in zip(indices, states))
+        spans = tuple(
+            (index, state.length - 1, 1) for index, state in zip(indices, states, strict=True)
+        )
         packed = Packed.build(spans, tuple(state.context for state in states), self._device)
         tokens = self._caches.tokens[slots, last]
         decoded = self._model.decoder(tokens, packed, self._caches.layers, align=False)
@@ -260,7 +275,7 @@ class Runner:
         for row, index in enumerate(indices):
             sampling = self._slots[index].sampling
             if sampling.temperature > 0.0:
-                seed = sampling.seed + self._slots[index].length
+                seed = sampling.seed + int(targets[row])
                 drawn = draw(ruled[row : row + 1], sampling.temperature, seed)
                 chosen[row], logprobs[row] = drawn[0][0], drawn[1][0]
         return chosen, logprobs

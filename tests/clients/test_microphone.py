@@ -22,12 +22,14 @@ class Device:
     def __init__(self, *blocks: bytes) -> None:
         self.blocks = blocks
         self.open = False
+        self.played = threading.Event()
 
     @contextmanager
     def __call__(self, on_block: Callable[[bytes], None]) -> Iterator[None]:
         def play() -> None:
             for block in self.blocks:
                 on_block(block)
+            self.played.set()
 
         self.open = True
         player = threading.Thread(target=play)
@@ -60,9 +62,8 @@ def test_a_server_that_takes_no_audio_for_long_ends_the_recording() -> None:
     async def record() -> None:
         blocks = captured(device, asyncio.Event())
         await anext(blocks)
-        while device.open:
-            await asyncio.sleep(0)
-            await anext(blocks)
+        await asyncio.to_thread(device.played.wait)
+        await anext(blocks)
 
     with pytest.raises(MicrophoneError, match="no audio for 30 s"):
         asyncio.run(record())

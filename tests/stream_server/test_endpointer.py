@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
@@ -24,7 +25,7 @@ def frames(count: int) -> Samples:
 
 
 def follow(
-    scores: list[float], threshold: float = 0.5, endpoint_silence: Samples = HALF_SECOND
+    scores: Sequence[float], threshold: float = 0.5, endpoint_silence: Samples = HALF_SECOND
 ) -> list[SpeechEvent]:
     endpointer = Endpointer(threshold, endpoint_silence)
     return [event for score in scores for event in endpointer.receive(score)]
@@ -106,7 +107,7 @@ def test_after_a_reset_speech_must_start_again() -> None:
     assert endpointer.receive(1) == [SpeechStarted(frames(3))]
 
 
-LEGAL = {
+LEGAL: dict[type[SpeechEvent], set[type[SpeechEvent]]] = {
     SpeechStarted: {SpeechPaused},
     SpeechPaused: {SpeechResumed, SpeechStopped},
     SpeechResumed: {SpeechPaused},

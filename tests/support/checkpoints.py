@@ -326,20 +326,30 @@ def _fill(model: Any, token_of: dict[str, int], num_languages: int, seed: int) -
             gain = residual_gain[side] if adds_to_residual else 1.0
             normal(parameter, gain / math.sqrt(parameter.shape[1]))
 
-    embedding = model.model.decoder.embed_tokens.weight
+    decoder = model.model.decoder
+    decoder.layer_norm.weight[0] = 0.0
+    decoder.layer_norm.bias[0] = 1.0
+    embedding = decoder.embed_tokens.weight
     timestamps = slice(token_of["<|0.00|>"], None)
-    sot = token_of["<|startoftranscript|>"]
     normal(embedding, 2.1 / math.sqrt(embedding.shape[1]))
+    eot = token_of["<|endoftext|>"]
     embedding[timestamps] *= 0.3
-    embedding[:, 0] = 0.0
-    embedding[token_of["<|endoftext|>"], 0] = 1.7
-    embedding[sot + 1 : sot + 1 + num_languages, 0] = -8.0
-    embedding[token_of["<|notimestamps|>"], 0] = -8.0
+    embedding[eot] *= 0.3
+    sot = token_of["<|startoftranscript|>"]
+    bias = torch.zeros(len(embedding))
+    bias[eot] = 4.1
+    bias[sot + 1 : sot + 1 + num_languages] = -8.0
+    bias[token_of["<|notimestamps|>"]] = -8.0
     # Together they are about as likely as the best text token, each alone is not; earlier ones
     # are likelier, so that time goes on step by step.
-    embedding[timestamps, 0] = 1.0 - 0.004 * torch.arange(NUM_TIMESTAMPS)
-    model.model.decoder.layer_norm.weight[0] = 0.0
-    model.model.decoder.layer_norm.bias[0] = 1.0
+    bias[timestamps] = 1.0 - 0.004 * torch.arange(NUM_TIMESTAMPS)
+    embedding[:, 0] = bias
+    # A random network has favourites; without them what remains depends on audio and history.
+    tokens = torch.randint(NUM_TEXT_TOKENS, (16, 40), generator=generator)
+    audio = torch.randn(16, 50, embedding.shape[1], generator=generator)
+    for _ in range(2):
+        hidden = decoder(input_ids=tokens, encoder_hidden_states=audio).last_hidden_state
+        embedding[:, 0] += bias - (hidden @ embedding.T).mean(dim=(0, 1))
 
 
 def _openai_name(name: str) -> str:

@@ -73,6 +73,7 @@ class MemoryEngine:
         self._go.set()
         self._stopped = False
         self._callbacks: list[Callable[[Exception], None]] = []
+        self._watched = threading.Event()
         self._thread = threading.Thread(target=self._run, name="memory-engine", daemon=True)
 
     def start(self) -> None:
@@ -102,6 +103,11 @@ class MemoryEngine:
 
     def on_failure(self, callback: Callable[[Exception], None]) -> None:
         self._callbacks.append(callback)
+        self._watched.set()
+
+    def wait_until_watched(self) -> None:
+        """Until somebody asked to hear of a failure."""
+        self._watched.wait()
 
     def new_utterance_id(self) -> UtteranceId:
         return UtteranceId(next(self._ids))

@@ -40,6 +40,7 @@ class ScriptedDetector:
         self._go = threading.Event()
         self._go.set()
         self._callbacks: list[Callable[[Exception], None]] = []
+        self._watched = threading.Event()
         self._thread = threading.Thread(target=self._run, name="scripted-detector", daemon=True)
 
     def start(self) -> None:
@@ -62,6 +63,11 @@ class ScriptedDetector:
 
     def on_failure(self, callback: Callable[[Exception], None]) -> None:
         self._callbacks.append(callback)
+        self._watched.set()
+
+    def wait_until_watched(self) -> None:
+        """Until somebody asked to hear of a failure."""
+        self._watched.wait()
 
     def break_down(self, failure: Exception) -> None:
         """Fail as a whole, on the detector's thread."""
