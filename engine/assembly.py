@@ -24,7 +24,14 @@ from engine.runtime.sampling import DecodingRules
 from engine.scheduling.contexts import CONTEXT_BUCKETS, ContextPolicy
 from engine.scheduling.scheduler import Scheduler
 from engine.scheduling.slots import SlotHandle
-from engine.scheduling.steps import DecodeStep, EncodeRow, EncodeStep, PrefillRow, PrefillStep, Sampling
+from engine.scheduling.steps import (
+    DecodeStep,
+    EncodeRow,
+    EncodeStep,
+    PrefillRow,
+    PrefillStep,
+    Sampling,
+)
 from engine.scheduling.utterance import DecodeSetup
 
 _CPU_CACHE_BYTES: Final = 2 << 30  # a laptop has it to spare; more only helps past 64 slots
@@ -96,8 +103,8 @@ def assemble(
     num_slots = config.num_slots or _affordable_slots(slot_bytes(dims, dtype), device)
     caches = SlotCaches.allocate(dims, num_slots, dtype=dtype, device=device)
     rules = DecodingRules.build(checkpoint.generation, tokenizer, dims.n_vocab, device)
-    contexts = ContextPolicy.of(config, trained_trimmed=checkpoint.trimmed_context)
-    setup = DecodeSetup(config, tokenizer, contexts, dims.n_text_ctx)
+    contexts = ContextPolicy.of(config, trained_trimmed=checkpoint.traits.trimmed_context)
+    setup = DecodeSetup(config, tokenizer, contexts, checkpoint.traits, dims.n_text_ctx)
     metrics = EngineMetrics()
     tasks: tuple[Task, ...] = (
         ("transcribe", "translate") if tokenizer.is_multilingual else ("transcribe",)
@@ -114,13 +121,13 @@ def warm_up(runner: Runner, checkpoint: Checkpoint) -> None:
     """Run each kind of step once, so that the first session does not pay for first times."""
     slot = SlotHandle(0, 0)
     tokenizer = checkpoint.tokenizer
-    prefix = tokenizer.forced_prefix(next(iter(tokenizer.languages)), "transcribe", timestamps=False)
+    prefix = tokenizer.forced_prefix(
+        next(iter(tokenizer.languages)), "transcribe", timestamps=False
+    )
     quiet = np.zeros(SAMPLE_RATE, dtype=np.float32)
     for context in CONTEXT_BUCKETS:
         runner.run(EncodeStep((EncodeRow(slot, quiet),), context))
-    runner.run(
-        PrefillStep((PrefillRow(slot, prefix, 0, Sampling(len(prefix), timestamps=False)),))
-    )
+    runner.run(PrefillStep((PrefillRow(slot, prefix, 0, Sampling(len(prefix), timestamps=False)),)))
     runner.run(DecodeStep((slot,)))
 
 

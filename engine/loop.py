@@ -39,7 +39,7 @@ class Loop:
         started = time.perf_counter()
         try:
             result = self._engine.runner.run(step)
-        except Exception as exc:  # noqa: BLE001 - whatever went wrong, others must go on
+        except Exception as exc:
             logger.exception("%s of %d rows failed", type(step).__name__, num_rows(step))
             self._publish_all(scheduler.fail(step, f"{type(exc).__name__}: {exc}"))
             return True

@@ -40,7 +40,6 @@ class ServerConfig(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
-        env_ignore_empty=True,
         extra="forbid",
         frozen=True,
         cli_prog_name="starling serve",

@@ -283,11 +283,11 @@ class MsgpackCodec:
 
     def decode_client(self, frame: str | bytes) -> ClientMessage:
         """Raises ProtocolError."""
-        return cast(ClientMessage, _convert(_parse_msgpack(frame), _CLIENT))
+        return cast(ClientMessage, _from_msgpack(frame, _CLIENT))
 
     def decode_server(self, frame: str | bytes) -> ServerMessage:
         """Raises ProtocolError."""
-        return cast(ServerMessage, _convert(_parse_msgpack(frame), _SERVER))
+        return cast(ServerMessage, _from_msgpack(frame, _SERVER))
 
 
 Codec = JsonCodec | MsgpackCodec
@@ -301,19 +301,54 @@ _json_encoder = msgspec.json.Encoder()
 _msgpack_encoder = msgspec.msgpack.Encoder()
 
 
-def _parse_json(text: str) -> Any:
+class _Shape:
+    """A union of messages: its decoders, and the field types that a refusal has to describe."""
+
+    def __init__(self, union: Any) -> None:
+        self.json: msgspec.json.Decoder[Any] = msgspec.json.Decoder(union)
+        self.msgpack: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(union)
+        info = msgspec_inspect.type_info(union)
+        if not isinstance(info, msgspec_inspect.UnionType):
+            raise TypeError(f"{union} is not a union of messages")
+        self.fields: dict[Any, dict[str, msgspec_inspect.Type]] = {
+            struct.tag: {field.encode_name: field.type for field in struct.fields}
+            for struct in info.types
+            if isinstance(struct, msgspec_inspect.StructType)
+        }
+
+
+_CONTROL = _Shape(ControlMessage)
+_CLIENT = _Shape(ClientMessage)
+_SERVER = _Shape(ServerMessage)
+
+# Every frame is read twice: once into plain values, which finds what msgspec lets pass (a key
+# given twice, NaN) and is what a refusal quotes from, and once into its message. Together 1 µs
+# for an audio message; converting the plain values instead costs 6.
+
+
+def _from_json(text: str, shape: _Shape) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+        plain = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as exc:
         raise ProtocolError(f"the frame is not JSON: {exc}", CLOSE_UNDECODABLE) from exc
+    try:
+        return shape.json.decode(text)
+    except msgspec.ValidationError as exc:
+        raise ProtocolError(_refusal(str(exc), plain, shape)) from exc
+    except msgspec.DecodeError as exc:
+        # The one thing left: half a surrogate pair, which no tokenizer and no reply can hold.
+        raise ProtocolError("a string holds an unpaired surrogate", CLOSE_UNDECODABLE) from exc
 
 
-def _parse_msgpack(frame: str | bytes) -> Any:
+def _from_msgpack(frame: str | bytes, shape: _Shape) -> Any:
     if isinstance(frame, str):
         raise ProtocolError(f"got a text frame; {MSGPACK_SUBPROTOCOL} takes binary frames only")
     try:
-        return msgpack.unpackb(frame, object_pairs_hook=_object)
-    except (ValueError, RecursionError) as exc:
+        plain = msgpack.unpackb(frame, object_pairs_hook=_object)
+        return shape.msgpack.decode(frame)
+    except msgspec.ValidationError as exc:
+        raise ProtocolError(_refusal(str(exc), plain, shape)) from exc
+    except (ValueError, RecursionError) as exc:  # msgspec.DecodeError is a ValueError too
         what = str(exc) or type(exc).__name__
         raise ProtocolError(f"the frame is not MessagePack: {what}", CLOSE_UNDECODABLE) from exc
 
@@ -330,43 +365,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a JSON number")
-
-
-class _Shape:
-    """A union of messages, with the field types that a refusal has to describe."""
-
-    def __init__(self, union: Any) -> None:
-        self.union = union
-        info = msgspec_inspect.type_info(union)
-        if not isinstance(info, msgspec_inspect.UnionType):
-            raise TypeError(f"{union} is not a union of messages")
-        self.fields: dict[Any, dict[str, msgspec_inspect.Type]] = {
-            struct.tag: {field.encode_name: field.type for field in struct.fields}
-            for struct in info.types
-            if isinstance(struct, msgspec_inspect.StructType)
-        }
-
-
-_CONTROL = _Shape(ControlMessage)
-_CLIENT = _Shape(ClientMessage)
-_SERVER = _Shape(ServerMessage)
-
-
-def _convert(parsed: Any, shape: _Shape) -> Any:
-    try:
-        return msgspec.convert(parsed, shape.union, builtin_types=(bytes,))
-    except msgspec.ValidationError as exc:
-        raise ProtocolError(_refusal(str(exc), parsed, shape)) from exc
-
-
-def _from_json(text: str, shape: _Shape) -> Any:
-    message = _convert(_parse_json(text), shape)
-    # JSON can escape half a surrogate pair: text that no tokenizer and no reply can hold.
-    try:
-        _json_encoder.encode(message)
-    except UnicodeEncodeError as exc:
-        raise ProtocolError("a string holds an unpaired surrogate", CLOSE_UNDECODABLE) from exc
-    return message
 
 
 def _refusal(reason: str, parsed: Any, shape: _Shape) -> str:

@@ -181,6 +181,7 @@ class Server(uvicorn.Server):
                 ws_per_message_deflate=False,
                 lifespan="on",
                 log_config=None,
+                log_level="warning",  # what it says at the start and the end, we say
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=CLOSE_GRACE_S,

@@ -36,9 +36,7 @@ class Cut:
     at: Samples
 
 
-def choose_cut(
-    samples: NDArray[np.float32], words: Sequence[TimedWord], *, num_stable: int
-) -> Cut:
+def choose_cut(samples: NDArray[np.float32], words: Sequence[TimedWord], *, num_stable: int) -> Cut:
     """Choose the cut of a window `samples` [n] whose hypothesis has `words`.
 
     The first `num_stable` words were promised to this segment and stay in it. Without words
@@ -46,7 +44,7 @@ def choose_cut(
     """
     end = len(samples)
     loudness = _loudness(samples)
-    recent = end - _SEARCH
+    recent = max(end - _SEARCH, end // 2)  # a short window must not be cut into crumbs
     if not words or words[-1].end < recent:
         # Nothing is said in the last seconds: any pause there will do.
         return Cut(len(words), _quietest(loudness, recent, end - _EDGE))

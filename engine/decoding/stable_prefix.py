@@ -6,8 +6,8 @@ from freezing what the next second would change:
 
 * the earlier hypothesis must come from a window that ended at least `guard` samples before, so
   nothing that was said within the last `guard` samples can be agreed on;
-* the last word of the newer hypothesis stays in the tail: a window that ends in the middle of
-  a sentence closes it with a full stop that the next words take back.
+* the last word of the newer hypothesis stays in the tail, and a timestamp behind it: a window
+  that ends in the middle of a sentence closes it with a full stop that the next words take back.
 """
 
 from collections import deque
@@ -56,7 +56,8 @@ class StablePrefix:
                     break
                 agreed += 1
         self._earlier.append((num_samples, texts))
-        agreed = min(agreed, len(words) - 1)
+        last_word = max((index for index, text in enumerate(texts) if text), default=0)
+        agreed = min(agreed, last_word)
         if agreed <= len(self._words):
             return False
         self._words.extend(words[len(self._words) : agreed])

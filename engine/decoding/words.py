@@ -9,7 +9,7 @@ from engine.decoding.hypothesis import HypothesisWord
 
 # openai/whisper `timing.py`, the defaults of add_word_timestamps.
 _OPENING: Final = frozenset("\"'“¿([{-")
-_CLOSING: Final = frozenset("\"'.。,，!！?？:：”)]}、")
+_CLOSING: Final = frozenset("\"'.。,，!！?？:：”)]}、")  # noqa: RUF001 - full-width is meant
 
 
 def merge_punctuation(words: Sequence[HypothesisWord]) -> list[HypothesisWord]:

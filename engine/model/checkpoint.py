@@ -26,6 +26,7 @@ from engine.errors import CheckpointError
 from engine.model.dims import ModelDims
 from engine.model.hub import resolve_tokenizer, weight_files
 from engine.text.tokenizer import MULTILINGUAL_NUM_TOKENS, Tokenizer, read_json_object
+from engine.traits import CheckpointTraits
 
 logger = logging.getLogger(__name__)
 
@@ -114,8 +115,8 @@ class Checkpoint:
 
     `weights` are on the CPU in their stored dtype, under Hugging Face's names without the
     leading "model." (`encoder.layers.0.self_attn.q_proj.weight`); exactly the tensors that
-    `dims` asks for. `tokenizer_source` is what `tokenizer` was read from. `trimmed_context`:
-    trained on audio that is not padded to 30 s, so that short contexts are exact for it.
+    `dims` asks for. `tokenizer_source` is what `tokenizer` was read from; `traits` are what
+    it was trained for beside what every Whisper is.
     """
 
     name: str
@@ -124,7 +125,7 @@ class Checkpoint:
     generation: GenerationDefaults
     tokenizer: Tokenizer
     tokenizer_source: Path
-    trimmed_context: bool
+    traits: CheckpointTraits
 
 
 def load_checkpoint(
@@ -209,7 +210,7 @@ def _load_huggingface(directory: Path) -> Checkpoint:
         generation=_generation_defaults(name, dims, tokenizer, config, settings),
         tokenizer=tokenizer,
         tokenizer_source=directory,
-        trimmed_context=isinstance(own, dict) and own.get("trimmed_context") is True,
+        traits=CheckpointTraits.from_config(own, f"{directory / 'config.json'}: starling"),
     )
 
 
@@ -232,7 +233,7 @@ def _load_openai(path: Path, *, cache_dir: Path | None, offline: bool) -> Checkp
         generation=_generation_defaults(path.stem, dims, tokenizer, {}, settings),
         tokenizer=tokenizer,
         tokenizer_source=source,
-        trimmed_context=False,
+        traits=CheckpointTraits(),
     )
 
 

@@ -6,6 +6,7 @@ other, and the caches are arguments.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -102,7 +103,7 @@ class TextDecoder(nn.Module):
     ) -> None:
         """Fill the cross caches of `slots` from `encoded` [rows, positions, state]."""
         for layer, cache in zip(self.layers, caches, strict=True):
-            layer.write_cross(encoded, cache, slots)
+            cast("DecoderLayer", layer).write_cross(encoded, cache, slots)
 
     def forward(
         self, tokens: Tensor, packed: Packed, caches: Sequence[LayerCache], *, align: bool

@@ -34,7 +34,8 @@ class EncoderLayer(nn.Module):
         attended = F.scaled_dot_product_attention(query, key, value)
         hidden = hidden + self.out_proj(attended.transpose(1, 2).reshape(rows, positions, state))
         feed: Tensor = self.fc1(self.final_layer_norm(hidden))
-        return hidden + self.fc2(F.gelu(feed))
+        grown: Tensor = self.fc2(F.gelu(feed))
+        return hidden + grown
 
 
 class AudioEncoder(nn.Module):

@@ -131,8 +131,7 @@ class Runner:
 
     def _verify(self, step: VerifyStep) -> TokensResult:
         feeds = [
-            _Feed(row.slot, row.start, row.tokens + row.draft, len(row.draft))
-            for row in step.rows
+            _Feed(row.slot, row.start, row.tokens + row.draft, len(row.draft)) for row in step.rows
         ]
         for row in step.rows:
             if row.start == 0:

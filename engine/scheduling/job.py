@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from math import isnan
+from math import isfinite
+from typing import Final
 
 from engine.audio.units import Samples
 from engine.decoding.draft import propose
 from engine.decoding.hypothesis import Hypothesis, Token
-from engine.decoding.quality import loop_start
+from engine.decoding.quality import Verdict, loop_start
 from engine.errors import StepError
 from engine.scheduling.slots import SlotHandle
 from engine.scheduling.steps import PrefillRow, Sampling, TokenRow, VerifyRow
@@ -50,12 +51,17 @@ class Limits:
     repetition_guard: bool
 
 
+_NOT_BEGUN: Final = Sampling(begin=0, timestamps=False)
+_NO_LIMITS: Final = Limits(max_tokens=0, eot=0, repetition_guard=False)
+
+
 @dataclass(slots=True)
 class Job:
     """The state of one decode. Touched only by the engine thread.
 
     `forced` is fed before anything is chosen: prompt, `sot` sequence, stable prefix. `tokens`
-    is the hypothesis so far and begins with the stable prefix.
+    is the hypothesis so far and begins with the stable prefix. `hypothesis` and `verdict` are
+    what the attempts came to.
     """
 
     kind: Kind
@@ -66,8 +72,8 @@ class Job:
     use_prompt: bool = True
     forced: tuple[int, ...] = ()
     sot_index: int = 0
-    sampling: Sampling = Sampling(begin=0, timestamps=False)
-    limits: Limits = Limits(0, 0, False)
+    sampling: Sampling = _NOT_BEGUN
+    limits: Limits = _NO_LIMITS
     previous: tuple[int, ...] = ()
     draft: tuple[int, ...] = ()
     tokens: list[Token] = field(default_factory=list)
@@ -76,8 +82,10 @@ class Job:
     complete: bool = False
     looped: bool = False
     fed: bool = False
+    num_stable: int = 0
     candidates: list[tuple[Hypothesis, bool]] = field(default_factory=list)
     hypothesis: Hypothesis | None = None
+    verdict: Verdict = Verdict.KEEP
 
     @property
     def current(self) -> Attempt:
@@ -103,6 +111,8 @@ class Job:
         )
         self.limits = limits
         self.tokens = list(stable)
+        self.num_stable = len(stable)
+        self.eot_logprob = 0.0
         self.complete = self.looped = self.fed = False
         self.previous = previous if self.current.temperature == 0.0 else ()
         self.phase = Phase.FEED
@@ -124,11 +134,11 @@ class Job:
         """
         self.fed = True
         if row.no_speech_prob is not None:
-            self.no_speech_prob = row.no_speech_prob
+            self.no_speech_prob = require_finite(row.no_speech_prob)
         position = self.tokens[-1].position if self.tokens else 0
+        ids = [token.id for token in self.tokens]
         for index, (token, logprob) in enumerate(zip(row.tokens, row.logprobs, strict=True)):
-            if isnan(logprob):
-                raise StepError("the model returned a log-probability that is not a number")
+            require_finite(logprob)
             if row.positions:
                 position = row.positions[index]
             if token == self.limits.eot:
@@ -136,12 +146,14 @@ class Job:
                 self.phase = Phase.DONE
                 return
             self.tokens.append(Token(token, logprob, position))
-        if self.limits.repetition_guard:
-            start = loop_start([token.id for token in self.tokens])
-            if start is not None:
-                del self.tokens[start:]
+            ids.append(token)
+            # Looked for behind every token, so that an accepted draft ends where decoding would.
+            if self.limits.repetition_guard and (start := loop_start(ids)) is not None:
+                del self.tokens[max(start, self.num_stable) :]  # what was promised stays
                 self.looped = True
-        if self.looped or len(self.tokens) >= self.limits.max_tokens:
+                self.phase = Phase.DONE
+                return
+        if len(self.tokens) >= self.limits.max_tokens:
             self.phase = Phase.DONE
             return
         self._propose()
@@ -175,3 +187,10 @@ class Job:
         if self.previous:
             draft = propose(self.previous, [token.id for token in self.tokens])
             self.draft = draft[: max(0, self.limits.max_tokens - len(self.tokens) - 1)]
+
+
+def require_finite(value: float) -> float:
+    """`value`, which the model computed; raises StepError where it is not a finite number."""
+    if not isfinite(value):
+        raise StepError(f"the model returned {value} where a finite number is due")
+    return value

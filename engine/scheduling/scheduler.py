@@ -3,13 +3,15 @@
 Two rules make the order. Finals go before partials, the longest waiting first. And of one rank,
 what brings rows into the decode batch goes before decoding: feed first, then encode and decode
 in turn, so that a decode step never waits for more than one slice of encoding. Rows of any rank
-join a prefill, verify or decode step, because there a further row costs next to nothing.
+join a prefill, verify or decode step, because there a further row costs next to nothing; where
+not all fit, finals are the ones that do.
 """
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from engine.decoding.draft import accept
+from engine.errors import StepError
 from engine.events import (
     AppendAudio,
     CancelUtterance,
@@ -24,7 +26,6 @@ from engine.events import (
     UtteranceFinished,
     UtteranceId,
 )
-from engine.errors import StepError
 from engine.metrics import EngineMetrics
 from engine.scheduling.job import Job, Kind, Phase
 from engine.scheduling.slots import SlotHandle, SlotPool
@@ -62,7 +63,7 @@ class Scheduler:
         self._utterances: dict[UtteranceId, Utterance] = {}
         self._waiting: dict[UtteranceId, Kind] = {}  # those that want a job, longest waiting first
         self._holders: dict[SlotHandle, Utterance] = {}  # of slots, longest at rest first
-        self._encoded_last = False
+        self._decode_is_due = False  # a slice was encoded since the last decode step
 
     @property
     def num_utterances(self) -> int:
@@ -95,8 +96,10 @@ class Scheduler:
     def next_step(self) -> Step | None:
         """The step to run now, or None until another command comes."""
         live = [utterance for utterance in self._holders.values() if utterance.job is not None]
+        live.sort(key=lambda utterance: _job(utterance).kind is Kind.PARTIAL)
         step = self._step_of_rank(live, finals=True) or self._step_of_rank(live, finals=False)
-        self._encoded_last = isinstance(step, EncodeStep)
+        if isinstance(step, EncodeStep | DecodeStep):
+            self._decode_is_due = isinstance(step, EncodeStep)
         return step
 
     def apply(self, result: StepResult) -> list[EngineEvent]:
@@ -114,9 +117,7 @@ class Scheduler:
             case AlignResult():
                 for boundaries in result.rows:
                     if utterance := self._working(boundaries.slot):
-                        events += self._settle(
-                            utterance, utterance.aligned(boundaries.boundaries)
-                        )
+                        events += self._settle(utterance, utterance.aligned(boundaries.boundaries))
         return events
 
     def fail(self, step: Step, message: str) -> list[EngineEvent]:
@@ -146,7 +147,7 @@ class Scheduler:
         if feeding:
             return self._feed_step(feeding[0], live)
         decoding = any(_job(it).phase is Phase.DECODE for it in ranked)
-        if not (decoding and self._encoded_last):
+        if not (decoding and self._decode_is_due):
             again = [it for it in ranked if _job(it).phase is Phase.ENCODE]
             step = self._encode_step(again, finals=finals)
             if step is not None:
@@ -197,9 +198,7 @@ class Scheduler:
         rows: list[EncodeRow] = []
         context, most = None, 1
         for utterance, job in planned:
-            positions = self._setup.contexts.positions(
-                job.num_samples, trimmed=job.current.trimmed
-            )
+            positions = self._setup.contexts.positions(job.num_samples, trimmed=job.current.trimmed)
             if context is None:
                 most = max(1, self._setup.config.encode_slice // positions)
             elif positions != context:
@@ -237,14 +236,14 @@ class Scheduler:
 
     def _take_tokens(self, utterance: Utterance, row: TokenRow | LanguageRow) -> list[EngineEvent]:
         job = _job(utterance)
-        if isinstance(row, LanguageRow):
-            utterance.detected(row.token, row.probability)
-            return []
-        self._metrics.tokens += len(row.tokens)
-        if job.draft:
-            self._metrics.drafted += len(job.draft)
-            self._metrics.accepted += accept(job.draft, row.tokens)
         try:
+            if isinstance(row, LanguageRow):
+                utterance.detected(row.token, row.probability)
+                return []
+            self._metrics.tokens += len(row.tokens)
+            if job.draft:
+                self._metrics.drafted += len(job.draft)
+                self._metrics.accepted += accept(job.draft, row.tokens)
             job.advance(row)
         except StepError as exc:
             return self._fail(utterance, str(exc))
@@ -263,6 +262,9 @@ class Scheduler:
             if isinstance(event, UtteranceFinished):
                 self._remove(utterance)
                 return events
+        if any(isinstance(event, SegmentClosed) for event in events):
+            # Cut: what the slot holds of the old window is no beginning of the new one.
+            self._give_back(utterance)
         if utterance.job is None and utterance.slot is not None:
             self._holders[utterance.slot] = self._holders.pop(utterance.slot)
         wanted = utterance.wants()

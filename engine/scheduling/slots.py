@@ -48,10 +48,6 @@ class SlotPool:
         self._held.remove(handle)
         self._free.append(handle.index)
 
-    def is_live(self, handle: SlotHandle) -> bool:
-        """Whether the row still belongs to this handle."""
-        return handle in self._held
-
     def check(self) -> None:
         """Free and held rows are all rows, each once."""
         indices = sorted([*self._free, *(handle.index for handle in self._held)])

@@ -6,6 +6,7 @@ need is served first is the scheduler's business.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import exp
 from typing import Final
 
@@ -31,11 +32,12 @@ from engine.events import (
     Word,
 )
 from engine.scheduling.contexts import ContextPolicy
-from engine.scheduling.job import Attempt, Job, Kind, Limits, Phase
+from engine.scheduling.job import Attempt, Job, Kind, Limits, Phase, require_finite
 from engine.scheduling.slots import SlotHandle
 from engine.scheduling.steps import AlignRow
 from engine.text.detokenizer import text_of
 from engine.text.tokenizer import Tokenizer
+from engine.traits import CheckpointTraits
 
 _BASE_TOKENS: Final = 16  # allowed for any audio, however short, beside the tokens per second
 _PROMPT_TEMPERATURE: Final = 0.5  # text drawn above it is no prompt (openai/whisper transcribe.py)
@@ -56,6 +58,7 @@ class DecodeSetup:
     config: EngineConfig
     tokenizer: Tokenizer
     contexts: ContextPolicy
+    traits: CheckpointTraits
     n_text_ctx: int
 
 
@@ -71,6 +74,7 @@ class Utterance:
         self.slot: SlotHandle | None = None
         self.job: Job | None = None
         self._setup = setup
+        self._max_segment = Samples(min(self.options.max_segment, setup.traits.max_window))
         self._window = Window(command.start)
         self._segment = 0
         self._prompt = command.options.prompt
@@ -125,7 +129,7 @@ class Utterance:
         held = self._window.num_samples
         if self.job is not None or held == 0:
             return None
-        if held > self.options.max_segment:
+        if held > self._max_segment:
             return Kind.CUT
         if self._finished or (self._paused and self._early is None):
             return Kind.FINAL
@@ -148,7 +152,7 @@ class Utterance:
         if kind is Kind.PARTIAL:
             num_samples = self._partial_end()
         else:
-            num_samples = min(self._window.num_samples, self.options.max_segment)
+            num_samples = min(self._window.num_samples, self._max_segment)
         return Job(kind, num_samples, self._attempts(kind))
 
     def _attempts(self, kind: Kind) -> Sequence[Attempt]:
@@ -189,13 +193,12 @@ class Utterance:
         return tuple(known[code] for code in self.options.languages or known)
 
     def detected(self, token: int, probability: float) -> None:
-        """Take the detected language; it stays once enough was heard."""
+        """Take the detected language; it stays once enough was heard. Raises StepError."""
         code = self._setup.tokenizer.language_of(token)
         if code is None:
             raise AssertionError(f"token {token} is no language")
-        self._guessed = Language(code, probability)
-        job = self._live
-        if job.kind is not Kind.PARTIAL or job.num_samples >= self._setup.config.language_lock:
+        self._guessed = Language(code, require_finite(probability))
+        if self._live.num_samples >= self._setup.config.language_lock:
             self._language = self._guessed
         self._begin_decode()
 
@@ -236,7 +239,7 @@ class Utterance:
         )
         if job.kind is Kind.PARTIAL:
             self.job = None
-            return [] if verdict is Verdict.DROP else self._update(hypothesis)
+            return self._update(hypothesis, verdict)
         job.candidates.append((hypothesis, job.looped))
         if verdict is Verdict.RETRY and job.retry():
             if job.phase is Phase.FEED:
@@ -246,7 +249,7 @@ class Utterance:
             hypothesis = max(job.candidates, key=lambda it: (not it[1], it[0].avg_logprob))[0]
         elif verdict is Verdict.DROP:
             hypothesis = self._only_stable(hypothesis)
-        job.hypothesis = hypothesis
+        job.hypothesis, job.verdict = hypothesis, verdict
         if self._must_align(job.kind, hypothesis):
             job.phase = Phase.ALIGN
             return []
@@ -292,13 +295,16 @@ class Utterance:
 
     # What a hypothesis becomes.
 
-    def _update(self, hypothesis: Hypothesis) -> list[EngineEvent]:
-        """A partial; it may commit words."""
-        self._previous = hypothesis.ids
+    def _update(self, hypothesis: Hypothesis, verdict: Verdict) -> list[EngineEvent]:
+        """A partial. It may commit words, unless it is one that a final would not keep."""
         self._covered = hypothesis.num_samples
-        words = self._words(hypothesis.tokens)
-        if self.options.append_only and self._language is not None:
-            self._stable.observe(words, hypothesis.num_samples)
+        if verdict is Verdict.DROP:
+            return []
+        self._previous = hypothesis.ids
+        if not self.options.interim_results:
+            return []
+        if verdict is Verdict.KEEP and self.options.append_only and self._language is not None:
+            self._stable.observe(self._words(hypothesis.tokens), hypothesis.num_samples)
         start = self._window.start
         end = Samples(start + hypothesis.num_samples)
         return [
@@ -318,29 +324,30 @@ class Utterance:
         job, self.job = self._live, None
         if job.kind is Kind.CUT:
             return self._cut(hypothesis, boundaries)
-        closed = self._closed(hypothesis, self._timed(hypothesis, boundaries))
-        if job.kind is Kind.FINAL and self._finished:
-            return [closed, UtteranceFinished(self.id)]
         if job.kind is Kind.FINAL:
+            closed = self._closed(hypothesis, self._timed(hypothesis, boundaries))
+            if self._finished:
+                return [closed, UtteranceFinished(self.id)]
             self._early = closed
-        return self._update(hypothesis) if self.options.interim_results else []
+        return self._update(hypothesis, job.verdict)
 
     def _cut(self, hypothesis: Hypothesis, boundaries: Sequence[int]) -> list[EngineEvent]:
         """Close what lies before the cut; the rest of the audio opens the next segment."""
+        timed = self._timed(hypothesis, boundaries)
         span = self._last_closed_span(hypothesis)
         if span is not None:
             num_tokens, at = span
-            timed = self._timed(hypothesis, boundaries)
+            timed = timed[: _words_within(timed, self._num_text(hypothesis.tokens[:num_tokens]))]
         else:
-            timed = self._timed(hypothesis, boundaries)
-            stable = merge_punctuation(self._stable.words)
+            stable = merge_punctuation([word for word in self._stable.words if word.text])
             cut = choose_cut(
                 self._window.view(hypothesis.num_samples),
                 [time for _, time in timed],
                 num_stable=len(stable),
             )
             timed, at = timed[: cut.num_words], cut.at
-            num_tokens = sum(len(word.tokens) for word, _ in timed)
+            num_text = sum(len(word.tokens) for word, _ in timed)
+            num_tokens = self._tokens_holding(hypothesis, num_text)
         kept = Hypothesis(
             hypothesis.tokens[:num_tokens],
             at,
@@ -348,9 +355,9 @@ class Utterance:
             hypothesis.eot_logprob,
             hypothesis.temperature,
         )
-        closed = self._closed(kept, [(word, time) for word, time in timed if time.start < at])
-        self._prompt = ""
-        if hypothesis.temperature <= _PROMPT_TEMPERATURE:
+        closed = self._closed(kept, timed)
+        self._prompt = self.options.prompt
+        if hypothesis.complete and hypothesis.temperature <= _PROMPT_TEMPERATURE:
             self._prompt = f"{self.options.prompt} {closed.text}"
         self._window.cut(Samples(self._window.start + at))
         self._segment += 1
@@ -360,15 +367,29 @@ class Utterance:
     def _last_closed_span(self, hypothesis: Hypothesis) -> tuple[int, Samples] | None:
         """Tokens and samples up to the last closing timestamp, where the model gave one.
 
-        A span that is closed only by the end of the window is not closed.
+        One that leaves out what was promised to this segment does not count.
         """
         if not self.options.timestamps:
             return None
         begin = self._setup.tokenizer.timestamp_begin
+        promised = self._num_text(self._stable.tokens)
         for span in reversed(parse_spans(hypothesis.tokens, begin)):
+            if self._num_text(hypothesis.tokens[: span.num_tokens]) < promised:
+                return None
             if span.end is not None and 0 < span.end <= hypothesis.num_samples:
                 return span.num_tokens, span.end
         return None
+
+    def _num_text(self, tokens: Sequence[Token]) -> int:
+        return sum(token.id < self._setup.tokenizer.eot for token in tokens)
+
+    def _tokens_holding(self, hypothesis: Hypothesis, num_text: int) -> int:
+        """How many leading tokens hold `num_text` text tokens, timestamps between them counted."""
+        for index, token in enumerate(hypothesis.tokens):
+            if num_text == 0:
+                return index
+            num_text -= token.id < self._setup.tokenizer.eot
+        return len(hypothesis.tokens)
 
     def _closed(
         self, hypothesis: Hypothesis, timed: Sequence[tuple[HypothesisWord, TimedWord]]
@@ -401,8 +422,8 @@ class Utterance:
             words=tuple(
                 Word(
                     word.text.strip(),
-                    Samples(start + time.start),
-                    Samples(start + time.end),
+                    Samples(min(end, start + time.start)),
+                    Samples(min(end, start + time.end)),
                     word.confidence,
                 )
                 for word, time in timed
@@ -418,9 +439,7 @@ class Utterance:
         if not boundaries:
             return []
         words = merge_punctuation(self._words(self._text_tokens(hypothesis)))
-        return list(
-            zip(words, time_words(words, boundaries, hypothesis.num_samples), strict=True)
-        )
+        return list(zip(words, time_words(words, boundaries, hypothesis.num_samples), strict=True))
 
     def _text_tokens(self, hypothesis: Hypothesis | None) -> tuple[Token, ...]:
         if hypothesis is None:
@@ -435,3 +454,9 @@ class Utterance:
 
     def _text(self, ids: Sequence[int]) -> str:
         return text_of(self._setup.tokenizer, ids).lstrip()
+
+
+def _words_within(timed: Sequence[tuple[HypothesisWord, TimedWord]], num_text: int) -> int:
+    """How many leading words the first `num_text` text tokens hold in full."""
+    ends = accumulate(len(word.tokens) for word, _ in timed)
+    return sum(end <= num_text for end in ends)

@@ -7,7 +7,8 @@ the audio, end at some point, and the best token leads by more than rounding.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -74,6 +75,18 @@ class Reference:
     margins: list[float]
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """The operations are tiny: a second thread that others keep busy is only waited for."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
+
+
+@one_thread()
 def make_checkpoint(
     directory: Path,
     shape: str,
@@ -168,6 +181,7 @@ def make_features(num: int, num_mels: int, *, seed: int = 0) -> Tensor:
     return features.clamp(-0.8, 1.2)
 
 
+@one_thread()
 def reference_decode(
     directory: Path,
     features: Tensor,
@@ -334,10 +348,10 @@ def _fill(model: Any, token_of: dict[str, int], num_languages: int, seed: int) -
     normal(embedding, 2.1 / math.sqrt(embedding.shape[1]))
     eot = token_of["<|endoftext|>"]
     embedding[timestamps] *= 0.3
-    embedding[eot] *= 0.3
+    embedding[eot] *= 0.1
     sot = token_of["<|startoftranscript|>"]
     bias = torch.zeros(len(embedding))
-    bias[eot] = 4.1
+    bias[eot] = 4.4
     bias[sot + 1 : sot + 1 + num_languages] = -8.0
     bias[token_of["<|notimestamps|>"]] = -8.0
     # Together they are about as likely as the best text token, each alone is not; earlier ones

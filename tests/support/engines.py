@@ -53,9 +53,7 @@ def babble(seconds: float, *, seed: int) -> Audio:
 
 def load_engine(path: Path, config: EngineConfig = GREEDY) -> Engine:
     """An engine in float32 on the CPU."""
-    return assemble(
-        load_checkpoint(path), config, device=torch.device("cpu"), dtype=torch.float32
-    )
+    return assemble(load_checkpoint(path), config, device=torch.device("cpu"), dtype=torch.float32)
 
 
 class Driver:

@@ -1,0 +1,78 @@
+"""`starling bench`: measure this machine. Chooses the audio; `engine.bench` measures."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.assembly import resolve_device, resolve_dtype
+from engine.audio.file import read_audio
+from engine.bench import redecode, throughput
+from engine.bench.report import environment, report
+from engine.errors import EngineError
+from stream_server import protocol
+from stream_server.engine_flags import add_engine_arguments, engine_config_of
+from stream_server.speech_regions import find_speech
+from stream_server.vad import DetectorError, SileroNet
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `run` reads."""
+    benchmarks = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
+    again = benchmarks.add_parser("redecode", help="what drafts save on growing windows")
+    again.add_argument("--interval-ms", type=int, default=400, help="growth of the windows")
+    many = benchmarks.add_parser("throughput", help="requests of 6 s beside transformers")
+    many.add_argument(
+        "--requests", type=_counts, default=(1, 16, 64, 256), help="default: 1,16,64,256"
+    )
+    for benchmark in (again, many):
+        benchmark.add_argument("files", nargs="*", type=Path, help="default: the demo clip")
+        add_engine_arguments(benchmark)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and report; 1 where that was not possible."""
+    try:
+        config = engine_config_of(args)
+        device = resolve_device(config.device)
+        dtype = str(resolve_dtype(config.dtype, device)).removeprefix("torch.")
+        recordings = _recordings(args.files)
+        if args.benchmark == "redecode":
+            rows = redecode.measure(config, _utterances(recordings), args.interval_ms)
+        else:
+            rows = throughput.measure(config, recordings, args.requests)
+    except (EngineError, DetectorError, ImportError) as exc:
+        print(f"starling bench: {exc}", file=sys.stderr)
+        return 1
+    report(f"bench {args.benchmark}", rows, environment(config.model, device.type, dtype))
+    return 0
+
+
+def _recordings(paths: Sequence[Path]) -> list[NDArray[np.float32]]:
+    if paths:
+        return [read_audio(path) for path in paths]
+    with as_file(files("clients") / "demo" / "demo.flac") as path:
+        return [read_audio(path)]
+
+
+def _utterances(recordings: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+    net = SileroNet()
+    return [
+        samples[start:end]
+        for samples in recordings
+        for start, end in find_speech(samples, net, protocol.Start())
+    ]
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    try:
+        counts = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        counts = ()
+    if not counts or min(counts) < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, takes numbers such as 1,16,64")
+    return counts

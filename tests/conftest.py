@@ -1,0 +1,5 @@
+from hypothesis import settings
+
+# The same examples on every run and machine; no deadline, because a busy machine is no failure.
+settings.register_profile("ci", derandomize=True, deadline=None, database=None)
+settings.load_profile("ci")
