@@ -1,15 +1,35 @@
 """The engine's tokens are those of `transformers`' greedy generation, whatever the batch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import transformers
 
-from engine.events import Task, UtteranceOptions
+from engine.audio.units import Samples
+from engine.config import QualityThresholds
+from engine.events import (
+    AppendAudio,
+    FinishUtterance,
+    HypothesisUpdated,
+    OpenUtterance,
+    Task,
+    UtteranceId,
+    UtteranceOptions,
+)
+from engine.model.checkpoint import load_checkpoint
 from tests.support.checkpoints import SHAPES, Reference, make_checkpoint, reference_decode
-from tests.support.engines import GREEDY, Audio, babble, decode_together, load_engine, tokens_of
+from tests.support.engines import (
+    GREEDY,
+    Audio,
+    Driver,
+    babble,
+    decode_together,
+    load_engine,
+    tokens_of,
+)
 
 SECONDS = (2.0, 30.0, 7.5, 1.3, 12.0, 4.4, 9.1, 3.0)
 PROMPT = "What did you say?"
