@@ -9,6 +9,7 @@ from importlib import import_module
 
 # Each module has add_arguments(parser) and run(args) -> exit status.
 _COMMANDS = {
+    "demo": ("stream_server.demo_command", "live captions of a clip, with a server of its own"),
     "transcribe": ("stream_server.transcribe_command", "recordings to text, SRT, VTT or JSON"),
     "stream": ("clients.file", "send a recording to a server as if it were spoken now"),
     "mic": ("clients.microphone", "live captions of this machine's microphone"),

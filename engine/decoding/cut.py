@@ -75,10 +75,8 @@ def _depth(loudness: NDArray[np.float64], at: Samples) -> float:
 
 
 def _loudness(samples: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Smoothed power of each 10 ms hop."""
+    """Smoothed power of each 10 ms hop, of which an over-long window has many."""
     hops = len(samples) // HOP_SAMPLES
-    if hops == 0:
-        return np.zeros(1)
     power = np.square(samples[: hops * HOP_SAMPLES], dtype=np.float64)
     power = power.reshape(hops, HOP_SAMPLES).mean(axis=1)
     kernel = np.full(_SMOOTH_HOPS, 1 / _SMOOTH_HOPS)

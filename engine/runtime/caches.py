@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.audio.units import MAX_WINDOW_FRAMES, MAX_WINDOW_POSITIONS
+from engine.audio.units import MAX_WINDOW_POSITIONS
 from engine.model.attention import LayerCache
 from engine.model.dims import ModelDims
 
@@ -18,7 +18,6 @@ class SlotCaches:
     """Device tensors indexed by slot. Touched only by the engine thread."""
 
     layers: tuple[LayerCache, ...]
-    mel: Tensor  # [slots + 1, 3000, n_mels] float32, unclamped log power
     tokens: Tensor  # [slots + 1, n_text_ctx] int64, everything fed or chosen
     lengths: Tensor  # [slots + 1] int64, valid tokens
     begins: Tensor  # [slots + 1] int64, Sampling.begin
@@ -45,7 +44,6 @@ class SlotCaches:
                 )
                 for _ in range(dims.n_text_layer)
             ),
-            mel=zeros(rows, MAX_WINDOW_FRAMES, dims.n_mels, kind=torch.float32),
             tokens=zeros(rows, dims.n_text_ctx, kind=torch.int64),
             lengths=zeros(rows, kind=torch.int64),
             begins=zeros(rows, kind=torch.int64),
@@ -59,7 +57,6 @@ class SlotCaches:
 
 
 def slot_bytes(dims: ModelDims, dtype: torch.dtype) -> int:
-    """Memory of one slot, keys and values and mel frames."""
+    """Device memory of one slot; all but a few bytes are keys and values."""
     per_layer = 2 * dims.n_text_state * (dims.n_text_ctx + MAX_WINDOW_POSITIONS)
-    mel = MAX_WINDOW_FRAMES * dims.n_mels * torch.float32.itemsize
-    return dims.n_text_layer * per_layer * dtype.itemsize + mel
+    return dims.n_text_layer * per_layer * dtype.itemsize

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.audio.units import MAX_WINDOW_FRAMES
 from engine.decoding.alignment import token_boundaries
 from engine.decoding.draft import accept
 from engine.model.attention import Packed
@@ -82,9 +83,9 @@ class Runner:
         self._device = caches.tokens.device
         self._dtype = caches.layers[0].self_keys.dtype
         log_mel = LogMel(model.dims.n_mels)
-        # The features are computed on the host, in rows that lie in pinned or plain memory.
-        host_mel = caches.mel.cpu().numpy()
-        self._slots = [_SlotState(MelWindow(log_mel, row)) for row in host_mel]
+        shape = (len(caches.lengths), MAX_WINDOW_FRAMES, model.dims.n_mels)
+        frames = np.zeros(shape, dtype=np.float32)  # pages that nobody touches cost nothing
+        self._slots = [_SlotState(MelWindow(log_mel, row)) for row in frames]
 
     @torch.inference_mode()
     def run(self, step: Step) -> StepResult:

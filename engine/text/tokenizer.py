@@ -120,9 +120,7 @@ class Tokenizer:
             if special not in specials
         ]
         if missing:
-            raise CheckpointError(
-                f"{name}: expected Whisper's tokens, {', '.join(missing)} missing"
-            )
+            raise CheckpointError(f"{name}: expected {', '.join(missing)}, found no such tokens")
         self.eot: Final = specials["<|endoftext|>"]
         self.sot: Final = specials["<|startoftranscript|>"]
         self.translate: Final = specials["<|translate|>"]
@@ -160,7 +158,7 @@ class Tokenizer:
             bpe = BPE(vocab=text_ids, merges=vocabulary.merges)
         except KeyError as exc:
             raise CheckpointError(
-                f"{name}: {exc.args[0]!r} is no byte of a byte-level BPE"
+                f"{name}: expected a byte-level BPE, found the character {exc.args[0]!r}"
             ) from exc
         except Exception as exc:  # the Rust extension raises nothing narrower
             raise CheckpointError(f"{name}: merges do not fit the vocabulary: {exc}") from exc

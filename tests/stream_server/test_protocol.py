@@ -285,6 +285,26 @@ def test_a_server_sends_no_binary_frame_with_json() -> None:
         JSON.decode_server(b"{}")
 
 
+@pytest.mark.parametrize(
+    ("frame", "sentence"),
+    [
+        (
+            '{"type": "warning", "code": "slow", "message": "", "interim_interval_ms": 1}',
+            "warning.code: got 'slow', takes one of lagging",
+        ),
+        (
+            '{"type": "done", "audio_s": "1", "segments": 0}',
+            "done.audio_s: got '1', takes a number",
+        ),
+        ('{"type": "done", "audio_s": 1}', "done.segments: got nothing, takes an integer"),
+    ],
+)
+def test_a_client_names_what_a_server_got_wrong(frame: str, sentence: str) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        JSON.decode_server(frame)
+    assert str(caught.value) == sentence
+
+
 def test_unknown_fields_are_ignored() -> None:
     assert JSON.decode_client('{"type": "stop", "colour": [1, {"a": 2}]}') == protocol.Stop()
     assert isinstance(

@@ -6,6 +6,7 @@ weights are scaled so that greedy decoding behaves like a trained model's: token
 the audio, end at some point, and the best token leads by more than rounding.
 """
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -122,15 +123,26 @@ def make_checkpoint(
         suppress_tokens=None,
         begin_suppress_tokens=None,
     )
-    directory.mkdir(parents=True, exist_ok=True)
-    text = _train_text_tokens()
+    make_tokenizer(directory, shape)
     model: Any = transformers.WhisperForConditionalGeneration(config)
     _fill(model, token_of, len(published.languages), seed)
-    model.generation_config = _generation_config(published, token_of, text)
+    model.generation_config = _generation_config(published, token_of, _train_text_tokens())
     model.save_pretrained(directory)
-    _save_tokenizer(text, specials, directory)
     extractor: Any = transformers.WhisperFeatureExtractor
     extractor(feature_size=published.num_mels).save_pretrained(directory)
+    return directory
+
+
+def make_tokenizer(directory: Path, shape: str) -> Path:
+    """Write the tokenizer of a checkpoint of that shape alone."""
+    directory.mkdir(parents=True, exist_ok=True)
+    specials = _special_tokens(SHAPES[shape].languages)
+    text = _train_text_tokens()
+    merges = [tuple(pair) for pair in json.loads(text.to_str())["model"]["merges"]]
+    tokenizer = transformers.WhisperTokenizer(vocab=text.get_vocab(), merges=merges)
+    tokenizer.add_tokens(specials[:-NUM_TIMESTAMPS], special_tokens=True)
+    tokenizer.add_tokens(specials[-NUM_TIMESTAMPS:])
+    tokenizer.save_pretrained(directory)
     return directory
 
 
@@ -261,16 +273,6 @@ def _train_text_tokens() -> Tokenizer:
     return tokenizer
 
 
-def _save_tokenizer(text: Tokenizer, specials: Sequence[str], directory: Path) -> None:
-    """All the files that published repositories have: tokenizer.json and the older ones."""
-    for file in text.model.save(str(directory)):
-        assert Path(file).name in ("vocab.json", "merges.txt")
-    tokenizer = transformers.WhisperTokenizer.from_pretrained(directory)
-    tokenizer.add_tokens(specials[:-NUM_TIMESTAMPS], special_tokens=True)
-    tokenizer.add_tokens(specials[-NUM_TIMESTAMPS:])
-    tokenizer.save_pretrained(directory)
-
-
 def _generation_config(shape: Shape, token_of: dict[str, int], text: Tokenizer) -> Any:
     eot, sot = token_of["<|endoftext|>"], token_of["<|startoftranscript|>"]
     never = (
@@ -351,7 +353,7 @@ def _fill(model: Any, token_of: dict[str, int], num_languages: int, seed: int) -
     embedding[eot] *= 0.1
     sot = token_of["<|startoftranscript|>"]
     bias = torch.zeros(len(embedding))
-    bias[eot] = 4.4
+    bias[eot] = 4.1
     bias[sot + 1 : sot + 1 + num_languages] = -8.0
     bias[token_of["<|notimestamps|>"]] = -8.0
     # Together they are about as likely as the best text token, each alone is not; earlier ones

@@ -10,6 +10,7 @@ from tests.support.checkpoints import (
     SHAPES,
     make_checkpoint,
     make_features,
+    one_thread,
     reference_decode,
     reference_generate,
     reference_model,
@@ -25,7 +26,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Maker:
     def make(shape: str) -> Path:
         if shape not in made:
             directory = tmp_path_factory.mktemp(shape)
-            made[shape] = make_checkpoint(directory, shape, encoder_layers=4)
+            made[shape] = make_checkpoint(directory, shape, seed=2, encoder_layers=4)
         return made[shape]
 
     return make
@@ -40,11 +41,11 @@ def test_every_shape_decodes_varied_tokens_that_depend_on_the_audio(
     checkpoint: Maker, shape: str
 ) -> None:
     directory = checkpoint(shape)
-    features = make_features(2, SHAPES[shape].num_mels, seed=3)
-    first, second = reference_decode(directory, features, **options(shape))
-    assert first.tokens != second.tokens
-    assert len({*first.tokens, *second.tokens}) >= 10
-    margins = sorted(first.margins + second.margins)
+    features = make_features(3, SHAPES[shape].num_mels, seed=3)
+    decoded = reference_decode(directory, features, **options(shape))
+    assert len({tuple(reference.tokens) for reference in decoded}) == len(features)
+    assert len({token for reference in decoded for token in reference.tokens}) >= 10
+    margins = sorted(margin for reference in decoded for margin in reference.margins)
     assert margins[len(margins) // 10] > 1e-3
 
 
@@ -53,12 +54,13 @@ def test_the_reference_is_what_public_generate_returns_without_timestamps(
     checkpoint: Maker, shape: str
 ) -> None:
     directory = checkpoint(shape)
-    features = make_features(3, SHAPES[shape].num_mels, seed=4)
+    features = make_features(2, SHAPES[shape].num_mels, seed=4)
     raw = reference_generate(directory, features, **options(shape))
     model = reference_model(directory)
     for window, tokens in zip(features, raw, strict=True):
-        public = model.generate(window[None], max_new_tokens=40, **options(shape))[0].tolist()
-        assert public == tokens
+        with one_thread():
+            public = model.generate(window[None], max_new_tokens=40, **options(shape))
+        assert public[0].tolist() == tokens
 
 
 def test_prefixes_are_whisper_s(checkpoint: Maker) -> None:

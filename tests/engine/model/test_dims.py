@@ -83,7 +83,7 @@ def test_a_config_of_another_model_is_refused_by_field(
 
 def test_missing_fields_are_named_together() -> None:
     config = {key: CONFIG[key] for key in CONFIG if key not in ("d_model", "vocab_size")}
-    with pytest.raises(CheckpointError, match="d_model, vocab_size: expected in config.json"):
+    with pytest.raises(CheckpointError, match=r"d_model, vocab_size: expected in config\.json"):
         ModelDims.from_config(config)
     dims = {key: OPENAI[key] for key in OPENAI if key != "n_text_head"}
     with pytest.raises(CheckpointError, match="n_text_head: expected in dims, found nothing"):
@@ -91,5 +91,5 @@ def test_missing_fields_are_named_together() -> None:
 
 
 def test_a_decoder_of_another_width_than_the_encoder_is_refused() -> None:
-    with pytest.raises(CheckpointError, match="n_text_state: expected 384.*found 192"):
+    with pytest.raises(CheckpointError, match=r"n_text_state: expected 384.*found 192"):
         ModelDims.from_openai(OPENAI | {"n_text_state": 192})

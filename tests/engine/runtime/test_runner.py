@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import transformers
 
-from engine.audio.units import Samples
+from engine.audio.units import MAX_WINDOW_SAMPLES, Samples
 from engine.config import QualityThresholds
 from engine.events import (
     AppendAudio,
@@ -51,7 +51,7 @@ class Request:
             timestamps=self.timestamps,
             prompt=self.prompt,
             context="full",
-            max_segment=UtteranceOptions().max_segment + 2 * 16_000,
+            max_segment=MAX_WINDOW_SAMPLES,
             interim_results=False,
         )
 
@@ -79,7 +79,7 @@ def reference(directory: Path, request: Request, number: int) -> list[Reference]
     features = extractor(list(audios(number)), sampling_rate=16_000, return_tensors="pt")
     engine = load_engine(directory)
     multilingual = "translate" in engine.info.tasks
-    tokenizer = transformers.WhisperTokenizerFast.from_pretrained(directory)
+    tokenizer = transformers.WhisperTokenizer.from_pretrained(directory)
     return reference_decode(
         directory,
         features.input_features,
