@@ -305,8 +305,9 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         except (SafetensorError, OSError) as exc:
             raise CheckpointError(f"{path}: truncated or not safetensors: {exc}") from exc
+    stored = _read_pickle(path)
     with _blaming(path):
-        return _tensors_only(_read_pickle(path))
+        return _tensors_only(stored)
 
 
 def _read_pickle(path: Path) -> dict[str, Any]:
@@ -314,9 +315,7 @@ def _read_pickle(path: Path) -> dict[str, Any]:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as exc:
         reason = str(exc).split("\n")[0]
-        raise CheckpointError(
-            f"{path}: truncated or not a torch file of tensors: {reason}"
-        ) from exc
+        raise CheckpointError(f"{path}: truncated or not a file of tensors: {reason}") from exc
     if not isinstance(stored, dict):
         raise CheckpointError(f"{path}: expected a dict, found {type(stored).__name__}")
     return stored

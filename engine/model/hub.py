@@ -144,7 +144,7 @@ def resolve_model(
     if name in SHORT_NAMES:
         return _resolve_named(hub, SHORT_NAMES[name])
     path = Path(name).expanduser()
-    if path.exists():
+    if name and path.exists():  # the path of no name is the working directory
         return path
     if _HUB_ID.fullmatch(name) and path.suffix != ".pt":
         return _resolve_named(hub, name)

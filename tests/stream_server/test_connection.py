@@ -232,6 +232,7 @@ def test_an_engine_that_has_stopped_ends_the_session() -> None:
     async def scenario() -> None:
         async with staged() as stage:
             stage.engine.break_down(RuntimeError("lost the device"))
+            await until(lambda: stage.engine.stopped)
             stage.socket.client_sends(START)
             running = asyncio.create_task(stage.connection.run())
             await stage.socket.wait_for_frames(1)

@@ -353,7 +353,11 @@ def _fill(model: Any, token_of: dict[str, int], num_languages: int, seed: int) -
     embedding[eot] *= 0.1
     sot = token_of["<|startoftranscript|>"]
     bias = torch.zeros(len(embedding))
-    bias[eot] = 4.1
+    bias[eot] = 4.0
+    # The longer the hypothesis, the likelier its end: feature 1 grows with the position.
+    positions = decoder.embed_positions.weight
+    positions[:, 1] += 12.0 * torch.arange(len(positions)) / len(positions)
+    embedding[eot, 1] = 1.0
     bias[sot + 1 : sot + 1 + num_languages] = -8.0
     bias[token_of["<|notimestamps|>"]] = -8.0
     # Together they are about as likely as the best text token, each alone is not; earlier ones

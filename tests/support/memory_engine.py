@@ -71,7 +71,7 @@ class MemoryEngine:
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._go = threading.Event()
         self._go.set()
-        self._stopped = False
+        self.stopped = False
         self._callbacks: list[Callable[[Exception], None]] = []
         self._watched = threading.Event()
         self._thread = threading.Thread(target=self._run, name="memory-engine", daemon=True)
@@ -80,7 +80,7 @@ class MemoryEngine:
         self._thread.start()
 
     def stop(self) -> None:
-        self._stopped = True
+        self.stopped = True
         self._go.set()
         self._commands.put(None)
         self._thread.join()
@@ -95,7 +95,7 @@ class MemoryEngine:
         """Fail as a whole, on the engine's thread."""
 
         def fail() -> None:
-            self._stopped = True
+            self.stopped = True
             for callback in self._callbacks:
                 callback(failure)
 
@@ -123,7 +123,7 @@ class MemoryEngine:
         self._commands.put(lambda: self._take(command))
 
     def _check_running(self) -> None:
-        if self._stopped:
+        if self.stopped:
             raise EngineStoppedError("the engine is not running")
 
     def _run(self) -> None:

@@ -26,7 +26,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Maker:
     def make(shape: str) -> Path:
         if shape not in made:
             directory = tmp_path_factory.mktemp(shape)
-            made[shape] = make_checkpoint(directory, shape, seed=2, encoder_layers=4)
+            made[shape] = make_checkpoint(directory, shape, seed=2, encoder_layers=2)
         return made[shape]
 
     return make
