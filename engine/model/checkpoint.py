@@ -411,7 +411,10 @@ def _generation_defaults(
     }
     if settings is None:
         # config.json had these two lists before there was a generation_config.json.
-        settings = {key: config.get(key, default) for key, default in openai.items()}
+        settings = {
+            key: default if config.get(key) is None else config[key]
+            for key, default in openai.items()
+        }
         settings["max_initial_timestamp_index"] = _OPENAI_MAX_INITIAL_TIMESTAMP
     language = str(settings.get("language") or "").strip("<|>")
     if not tokenizer.is_multilingual:

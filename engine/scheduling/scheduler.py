@@ -153,8 +153,10 @@ class Scheduler:
             if step is not None:
                 return step
         if decoding:
-            rows = [it.slot for it in live if _job(it).phase is Phase.DECODE and it.slot]
-            return DecodeStep(tuple(rows[: self._setup.config.max_batch]))
+            rows = [_slot(it) for it in live if _job(it).phase is Phase.DECODE]
+            del rows[self._setup.config.max_batch :]
+            self._metrics.decoder_rows += len(rows)
+            return DecodeStep(tuple(rows))
         return None
 
     def _feed_step(self, first: Utterance, live: Sequence[Utterance]) -> Step:

@@ -357,7 +357,8 @@ class Utterance:
         )
         closed = self._closed(kept, timed)
         self._prompt = self.options.prompt
-        if hypothesis.complete and hypothesis.temperature <= _PROMPT_TEMPERATURE:
+        trusted = hypothesis.complete and hypothesis.temperature <= _PROMPT_TEMPERATURE
+        if trusted and self._setup.traits.carries_text:
             self._prompt = f"{self.options.prompt} {closed.text}"
         self._window.cut(Samples(self._window.start + at))
         self._segment += 1

@@ -10,6 +10,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from math import nan
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -64,6 +65,7 @@ from engine.text.tokenizer import NUM_TIMESTAMPS, Tokenizer
 from engine.traits import CheckpointTraits
 
 Audio = NDArray[np.float32]
+_Run = tuple[int, int, int]  # level, start, end
 
 WORDS: Final = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
@@ -132,7 +134,7 @@ class _Slot:
 
     generation: int = 0
     samples: Audio = field(default_factory=lambda: silence(0))
-    context: int = 0
+    runs: tuple[_Run, ...] = ()
     sampling: Sampling | None = None
     tokens: list[int] = field(default_factory=list)
 
@@ -188,7 +190,7 @@ class FakeRunner:
             assert np.array_equal(row.samples[:kept], state.samples), "not the window it was"
             assert step.context >= positions_covering(len(row.samples)), "more audio than context"
             self._slots[row.slot.index] = _Slot(
-                row.slot.generation, row.samples.copy(), step.context
+                row.slot.generation, row.samples.copy(), _runs(row.samples)
             )
         return EncodeResult(tuple(row.slot for row in step.rows))
 
@@ -299,7 +301,7 @@ class FakeRunner:
     def _words(self, state: _Slot) -> list[_Spoken]:
         """The words of a window; one that its edge cuts off is a murmur, or nothing."""
         words = []
-        for level, start, end in _runs(state.samples):
+        for level, start, end in state.runs:
             text, logprob = _MURMUR, _SURE
             if level < 0:
                 text, logprob = (_LA, _SURE) if level == -1 else (_MURMUR, _UNSURE)
@@ -311,22 +313,22 @@ class FakeRunner:
 
     def _poisoned(self, state: _Slot) -> bool:
         poison = -1 - _STRANGE.index(POISON)
-        return any(level == poison for level, _, _ in _runs(state.samples))
+        return any(level == poison for level, _, _ in state.runs)
 
 
 def _start(row: PrefillRow | VerifyRow) -> int:
     return row.start if isinstance(row, VerifyRow) else 0
 
 
-def _runs(samples: Audio) -> list[tuple[int, int, int]]:
-    """(level, start, end) of every run of one value but zero."""
+def _runs(samples: Audio) -> tuple[_Run, ...]:
+    """Every run of one value but zero."""
     changes = (np.flatnonzero(np.diff(samples)) + 1).tolist()
     edges = [0, *changes, len(samples)]
-    return [
+    return tuple(
         (round(float(samples[start]) * _LEVELS), start, end)
-        for start, end in zip(edges, edges[1:], strict=False)
+        for start, end in pairwise(edges)
         if start < end and samples[start] != 0.0
-    ]
+    )
 
 
 class EventRules:

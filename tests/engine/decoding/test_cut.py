@@ -28,7 +28,9 @@ def back_to_back(*ends: float) -> list[TimedWord]:
 
 def test_the_deepest_pause_between_two_words_wins() -> None:
     words = back_to_back(*np.arange(1.0, 28.0, 1.0))
-    samples = audio(28, (10.0, 10.2, 0.0), (24.95, 25.1, 0.05), (25.95, 26.1, 0.01), (26.3, 26.6, 0))
+    samples = audio(
+        28, (10.0, 10.2, 0.0), (24.95, 25.1, 0.05), (25.95, 26.1, 0.01), (26.3, 26.6, 0)
+    )
     cut = choose_cut(samples, words, num_stable=3)
     # Not the silence at 10 s, which is too far back, nor the one at 26.3 s, inside a word.
     assert cut.num_words == 26

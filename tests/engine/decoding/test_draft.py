@@ -59,7 +59,9 @@ def drafted(model: Model, previous: Sequence[int]) -> tuple[list[int], int]:
 
 
 @given(st.lists(st.integers()), st.lists(st.integers()))
-def test_the_accepted_draft_is_the_longest_common_prefix(ours: list[int], theirs: list[int]) -> None:
+def test_the_accepted_draft_is_the_longest_common_prefix(
+    ours: list[int], theirs: list[int]
+) -> None:
     count = accept(ours, theirs)
     assert ours[:count] == theirs[:count]
     assert count == min(len(ours), len(theirs)) or ours[count] != theirs[count]

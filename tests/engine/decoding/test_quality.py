@@ -44,7 +44,9 @@ def test_the_compression_ratio_is_that_of_utf8_bytes() -> None:
     text = "ähnlich " * 20
     data = text.encode()
     assert compression_ratio(text) == len(data) / len(zlib.compress(data))
-    assert compression_ratio("The starlings turn before they settle.") < 2.4 < compression_ratio(text)
+    assert (
+        compression_ratio("The starlings turn before they settle.") < 2.4 < compression_ratio(text)
+    )
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,8 @@ def speech_like(count: int, seed: int = 0) -> NDArray[np.float32]:
     generator = np.random.default_rng(seed)
     level = np.repeat(10.0 ** generator.uniform(-5, 0, count // 1600 + 1), 1600)[:count]
     tone = np.sin(np.arange(count) * 0.07)
-    return (0.3 * level * (tone + generator.standard_normal(count))).astype(np.float32)
+    samples = 0.3 * level * (tone + generator.standard_normal(count))
+    return np.asarray(samples, dtype=np.float32)
 
 
 def new_window(num_mels: int = 80) -> MelWindow:
@@ -62,9 +63,7 @@ def test_the_features_are_those_of_transformers(count: int, num_mels: int) -> No
 
 @settings(max_examples=25)
 @given(st.lists(st.integers(0, 12_000), min_size=1, max_size=8), st.integers(0, 99))
-def test_appended_audio_gives_bit_for_bit_what_the_whole_gives(
-    sizes: list[int], seed: int
-) -> None:
+def test_appended_audio_gives_bit_for_bit_what_the_whole_gives(sizes: list[int], seed: int) -> None:
     samples = speech_like(sum(sizes), seed)
     window = new_window()
     for end in np.cumsum(sizes):
