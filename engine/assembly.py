@@ -112,9 +112,10 @@ def assemble(
     contexts = ContextPolicy.of(config, trained_trimmed=checkpoint.traits.trimmed_context)
     setup = DecodeSetup(config, tokenizer, contexts, checkpoint.traits, dims.n_text_ctx)
     metrics = EngineMetrics()
-    tasks: tuple[Task, ...] = (
-        ("transcribe", "translate") if tokenizer.is_multilingual else ("transcribe",)
-    )
+    # A model that knows English alone has nothing to translate from, whatever tokens it has.
+    tasks: tuple[Task, ...] = ("transcribe",)
+    if len(tokenizer.languages) > 1:
+        tasks = ("transcribe", "translate")
     return Engine(
         ModelInfo(checkpoint.name, tuple(tokenizer.languages), tasks),
         Scheduler(setup, num_slots, metrics),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.model.checkpoint import GenerationDefaults
+from engine.model.generation import GenerationDefaults
 from engine.runtime.caches import SlotCaches
 from engine.text.tokenizer import Tokenizer
 

@@ -1,22 +1,17 @@
 """Whisper's tokens: text to tokens and back, special tokens, prompts, prefixes, words.
 
-Decides what a token id means for one checkpoint. Three formats are read, all of them byte-level
-BPE: Hugging Face's `tokenizer.json`, its older `vocab.json` + `merges.txt`, and OpenAI's
-`.tiktoken` rank files. The vocabulary is laid out as OpenAI did (openai/whisper tokenizer.py):
-text, end of text, start of transcript, one token per language, translate, transcribe,
-startoflm, startofprev, nospeech, notimestamps, then 1501 timestamps 20 ms apart.
+Decides what a token id means for one checkpoint. All of them are byte-level BPE, laid out as
+OpenAI did (openai/whisper tokenizer.py): text, end of text, start of transcript, one token per
+language, translate, transcribe, startoflm, startofprev, nospeech, notimestamps, then 1501
+timestamps 20 ms apart.
 """
 
-import base64
-import binascii
 import codecs
-import json
 import string
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import tokenizers
 from tokenizers.models import BPE
@@ -24,33 +19,22 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from engine.errors import CheckpointError, ConfigError
 from engine.events import Task
-
-NUM_TIMESTAMPS: Final = 1501  # 0.00 to 30.00 s
+from engine.text.vocabulary import (
+    NUM_TIMESTAMPS,
+    SPECIALS_AFTER_LANGUAGES,
+    SPECIALS_BEFORE_LANGUAGES,
+    Vocabulary,
+    piece_bytes,
+    read_tiktoken,
+    read_tokenizer_json,
+    read_vocab_and_merges,
+)
 
 # Published checkpoints: 51864 tokens are English only, 51865 (99 languages) and 51866 are not.
 MULTILINGUAL_NUM_TOKENS: Final = 51_865
 
-# In the order of their tokens; large-v3 added the last one.
-_PUBLISHED_LANGUAGES: Final = """
-en zh de es ru ko fr ja pt tr pl ca nl ar sv it id hi fi vi he uk el ms cs ro da hu ta no th ur hr
-bg lt la mi ml cy sk te fa lv bn sr az sl kn et mk br eu is hy ne mn bs kk sq sw gl mr pa si km sn
-yo so af oc ka be tg sd gu am yi lo uz fo ht ps tk nn mt sa lb my bo tl mg as tt haw ln ha ba jw su
-yue
-"""
-LANGUAGE_CODES: Final = tuple(_PUBLISHED_LANGUAGES.split())
-
 # Written without spaces between words: split at characters (openai/whisper tokenizer.py).
 _UNSPACED_LANGUAGES: Final = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
-
-_SPECIALS_BEFORE_LANGUAGES: Final = ("<|endoftext|>", "<|startoftranscript|>")
-_SPECIALS_AFTER_LANGUAGES: Final = (
-    "<|translate|>",
-    "<|transcribe|>",
-    "<|startoflm|>",
-    "<|startofprev|>",
-    "<|nospeech|>",
-    "<|notimestamps|>",
-)
 
 # Hugging Face's first conversions kept the token's older name.
 _RENAMED_SPECIALS: Final = {"<|nocaptions|>": "<|nospeech|>"}
@@ -65,37 +49,6 @@ _NON_SPEECH_SYMBOLS: Final = """
 _MUSICAL_SIGNS: Final = frozenset("♩♪♫♬♭♮♯")
 
 
-def _byte_alphabet() -> dict[int, str]:
-    """GPT-2's printable stand-in for each byte: itself where it prints, else U+0100 onwards."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    alphabet = {byte: chr(byte) for byte in printable}
-    for byte in range(0x100):
-        if byte not in alphabet:
-            alphabet[byte] = chr(0x100 + len(alphabet) - len(printable))
-    return alphabet
-
-
-_CHAR_OF_BYTE: Final = _byte_alphabet()
-_BYTE_OF_CHAR: Final = {char: byte for byte, char in _CHAR_OF_BYTE.items()}
-
-
-def _piece_bytes(piece: str) -> bytes:
-    return bytes(_BYTE_OF_CHAR[char] for char in piece)
-
-
-def _bytes_piece(raw: bytes) -> str:
-    return "".join(_CHAR_OF_BYTE[byte] for byte in raw)
-
-
-@dataclass(frozen=True, slots=True)
-class _Vocabulary:
-    """What every format comes down to: byte-level pieces, merges by rank, special tokens."""
-
-    ids: dict[str, int]
-    merges: list[tuple[str, str]]
-    specials: dict[str, int]
-
-
 class Tokenizer:
     """The tokens of one checkpoint. Immutable; safe to share between threads.
 
@@ -106,7 +59,7 @@ class Tokenizer:
 
     def __init__(
         self,
-        vocabulary: _Vocabulary,
+        vocabulary: Vocabulary,
         *,
         name: str,
         n_vocab: int,
@@ -116,7 +69,7 @@ class Tokenizer:
         specials = {_RENAMED_SPECIALS.get(k, k): i for k, i in vocabulary.specials.items()}
         missing = [
             special
-            for special in (*_SPECIALS_BEFORE_LANGUAGES, *_SPECIALS_AFTER_LANGUAGES)
+            for special in (*SPECIALS_BEFORE_LANGUAGES, *SPECIALS_AFTER_LANGUAGES)
             if special not in specials
         ]
         if missing:
@@ -154,7 +107,7 @@ class Tokenizer:
         self._language_of: Final = {token: code for code, token in self.languages.items()}
         text_ids = {piece: i for piece, i in vocabulary.ids.items() if i < self.eot}
         try:
-            bytes_of = {i: _piece_bytes(piece) for piece, i in text_ids.items()}
+            bytes_of = {i: piece_bytes(piece) for piece, i in text_ids.items()}
             bpe = BPE(vocab=text_ids, merges=vocabulary.merges)
         except KeyError as exc:
             raise CheckpointError(
@@ -183,11 +136,11 @@ class Tokenizer:
         Raises CheckpointError.
         """
         if source.suffix == ".tiktoken" and source.is_file():
-            vocabulary, file = _read_tiktoken(source, n_vocab), source
+            vocabulary, file = read_tiktoken(source, n_vocab), source
         elif (file := source / "tokenizer.json").is_file():
-            vocabulary = _read_tokenizer_json(file)
+            vocabulary = read_tokenizer_json(file)
         elif (file := source / "vocab.json").is_file():
-            vocabulary = _read_vocab_and_merges(source)
+            vocabulary = read_vocab_and_merges(source)
         else:
             raise CheckpointError(
                 f"{source}: expected tokenizer.json, vocab.json with merges.txt, or a .tiktoken "
@@ -310,93 +263,3 @@ class Tokenizer:
         if group:
             groups.append((text + decoder.decode(b"", final=True), tuple(group)))
         return groups
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise CheckpointError(f"{path}: cannot be read: {exc}") from exc
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """The object in a checkpoint's JSON file; raises CheckpointError, naming the file."""
-    try:
-        value = json.loads(_read_text(path))
-    except ValueError as exc:
-        raise CheckpointError(f"{path}: expected JSON: {exc}") from exc
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, found {type(value).__name__}")
-    return value
-
-
-def _read_tokenizer_json(path: Path) -> _Vocabulary:
-    document = read_json_object(path)
-    model = document.get("model")
-    if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
-        raise CheckpointError(f"{path}: expected a BPE model")
-    try:
-        # Files written by `tokenizers` before 0.20 have each merge as one string.
-        merges = []
-        for pair in model["merges"]:
-            left, right = pair.split(" ") if isinstance(pair, str) else pair
-            merges.append((left, right))
-        specials = {token["content"]: int(token["id"]) for token in document["added_tokens"]}
-        return _Vocabulary(ids=dict(model["vocab"]), merges=merges, specials=specials)
-    except (KeyError, TypeError, ValueError) as exc:
-        raise CheckpointError(f"{path}: expected vocab, merges and added_tokens: {exc!r}") from exc
-
-
-def _read_vocab_and_merges(directory: Path) -> _Vocabulary:
-    ids = read_json_object(directory / "vocab.json")
-    added = directory / "added_tokens.json"
-    specials = read_json_object(added) if added.is_file() else {}
-    # The end of text is a GPT-2 token, so it may be in the vocabulary itself.
-    specials |= {piece: i for piece, i in ids.items() if piece.startswith("<|") and len(piece) > 4}
-    path = directory / "merges.txt"
-    merges = []
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
-        if not line.strip() or line.startswith("#version"):
-            continue
-        left, _, right = line.partition(" ")
-        if not right:
-            raise CheckpointError(f"{path}: expected two pieces in line {number}, found {line!r}")
-        merges.append((left, right))
-    return _Vocabulary(ids=ids, merges=merges, specials=specials)
-
-
-def _read_tiktoken(path: Path, n_vocab: int) -> _Vocabulary:
-    """OpenAI's rank file: one `base64 rank` per line; the special tokens follow from the order."""
-    ranks: dict[bytes, int] = {}
-    try:
-        for line in _read_text(path).splitlines():
-            if line:
-                encoded, rank = line.split()
-                ranks[base64.b64decode(encoded)] = int(rank)
-    except (ValueError, binascii.Error) as exc:
-        raise CheckpointError(f"{path}: expected `base64 rank` lines: {exc}") from exc
-    num_others = len(_SPECIALS_BEFORE_LANGUAGES) + len(_SPECIALS_AFTER_LANGUAGES) + NUM_TIMESTAMPS
-    num_languages = n_vocab - len(ranks) - num_others
-    if not 1 <= num_languages <= len(LANGUAGE_CODES):
-        raise CheckpointError(
-            f"{path}: {len(ranks)} text tokens leave {num_languages} languages in a model of "
-            f"{n_vocab} tokens, expected 1 to {len(LANGUAGE_CODES)}"
-        )
-    specials = (
-        *_SPECIALS_BEFORE_LANGUAGES,
-        *(f"<|{code}|>" for code in LANGUAGE_CODES[:num_languages]),
-        *_SPECIALS_AFTER_LANGUAGES,
-    )
-    # tiktoken joins any two neighbours whose join is a token, lowest rank first: as merges,
-    # every way to split each token, in the order of the ranks.
-    merges = [
-        (_bytes_piece(token[:i]), _bytes_piece(token[i:]))
-        for token in sorted(ranks, key=ranks.__getitem__)
-        for i in range(1, len(token))
-        if token[:i] in ranks and token[i:] in ranks
-    ]
-    return _Vocabulary(
-        ids={_bytes_piece(token): rank for token, rank in ranks.items()},
-        merges=merges,
-        specials={special: len(ranks) + i for i, special in enumerate(specials)},
-    )

@@ -61,7 +61,8 @@ from engine.scheduling.steps import (
     VerifyStep,
 )
 from engine.scheduling.utterance import DecodeSetup
-from engine.text.tokenizer import NUM_TIMESTAMPS, Tokenizer
+from engine.text.tokenizer import Tokenizer
+from engine.text.vocabulary import NUM_TIMESTAMPS
 from engine.traits import CheckpointTraits
 
 Audio = NDArray[np.float32]

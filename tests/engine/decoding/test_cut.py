@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,9 +30,8 @@ def back_to_back(*ends: float) -> list[TimedWord]:
 
 def test_the_deepest_pause_between_two_words_wins() -> None:
     words = back_to_back(*np.arange(1.0, 28.0, 1.0))
-    samples = audio(
-        28, (10.0, 10.2, 0.0), (24.95, 25.1, 0.05), (25.95, 26.1, 0.01), (26.3, 26.6, 0)
-    )
+    pauses = (10.0, 10.2, 0.0), (24.95, 25.1, 0.05), (25.95, 26.1, 0.01), (26.3, 26.6, 0.0)
+    samples = audio(28, *pauses)
     cut = choose_cut(samples, words, num_stable=3)
     # Not the silence at 10 s, which is too far back, nor the one at 26.3 s, inside a word.
     assert cut.num_words == 26
@@ -84,7 +85,7 @@ def test_the_cut_splits_the_words_once_within_the_window(
     num_samples: int, boundaries: list[float], num_stable: int, seed: int
 ) -> None:
     times = [Samples(int(share * num_samples)) for share in sorted(boundaries)]
-    words = [TimedWord(a, b) for a, b in zip(times, times[1:], strict=False)]
+    words = [TimedWord(start, end) for start, end in pairwise(times)]
     num_stable = min(num_stable, len(words))
     samples = np.random.default_rng(seed).standard_normal(num_samples).astype(np.float32)
     cut = choose_cut(samples, words, num_stable=num_stable)

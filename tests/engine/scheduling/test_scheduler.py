@@ -109,6 +109,13 @@ def test_the_longest_waiting_of_one_rank_is_encoded_first() -> None:
     assert lengths == sorted(lengths)
 
 
+def test_more_audio_does_not_cost_a_partial_its_place() -> None:
+    rig = started(LONG_ENOUGH, LONG_ENOUGH, encode_slice=Positions(1))
+    rig.append(say("red"), 1)
+    rig.settle()
+    assert [event.utterance_id for event in rig.events] == [1, 2]
+
+
 def test_encoding_and_decoding_alternate() -> None:
     """However many windows wait, a decode step waits for one slice of them at most."""
     rig = started(

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import CheckpointError, ConfigError
-from engine.text.tokenizer import LANGUAGE_CODES, NUM_TIMESTAMPS, Tokenizer
+from engine.text.tokenizer import Tokenizer
+from engine.text.vocabulary import LANGUAGE_CODES, NUM_TIMESTAMPS
 from tests.support.checkpoints import NUM_TEXT_TOKENS, SHAPES, make_tokenizer
 
 EMBEDDED = Path(__file__).parents[3] / "engine" / "embedded"
