@@ -1,6 +1,6 @@
 """A runner without a model: it hears words that are written into the samples themselves.
 
-A word is a run of one value, silence is zero, so what is heard depends on the audio alone, as
+A word is a run of one value, silence is about zero, so what is heard depends on the audio alone, as
 with a real model: a cut, a lost sample or another utterance's slot shows in the text. It decodes
 greedily from (window, tokens so far) to the next token, honours drafts by the engine's own rule
 of acceptance, and checks that every step keeps what `engine.scheduling.steps` promises.
@@ -104,6 +104,11 @@ def say(*words: str, gap: int = GAP_SAMPLES) -> Audio:
 def silence(count: int) -> Audio:
     """`count` samples of nothing."""
     return np.zeros(count, dtype=np.float32)
+
+
+def hum(count: int) -> Audio:
+    """`count` samples in which nothing is heard, though they are no silence."""
+    return np.full(count, 0.2 / _LEVELS, dtype=np.float32)
 
 
 @cache
@@ -322,13 +327,14 @@ def _start(row: PrefillRow | VerifyRow) -> int:
 
 
 def _runs(samples: Audio) -> tuple[_Run, ...]:
-    """Every run of one value but zero."""
-    changes = (np.flatnonzero(np.diff(samples)) + 1).tolist()
-    edges = [0, *changes, len(samples)]
+    """Every run of one level but zero."""
+    levels = np.round(samples * _LEVELS).astype(np.int64)
+    changes = (np.flatnonzero(np.diff(levels)) + 1).tolist()
+    edges = [0, *changes, len(levels)]
     return tuple(
-        (round(float(samples[start]) * _LEVELS), start, end)
+        (int(levels[start]), start, end)
         for start, end in pairwise(edges)
-        if start < end and samples[start] != 0.0
+        if start < end and levels[start] != 0
     )
 
 

@@ -33,6 +33,7 @@ from tests.support.fake_runner import (
     WORDS,
     Audio,
     Rig,
+    hum,
     say,
     silence,
 )
@@ -202,6 +203,20 @@ def test_audio_during_an_early_final_makes_it_a_partial(num_steps: int) -> None:
     assert len(rig.finals()) == 1
 
 
+@pytest.mark.parametrize("num_steps", range(5))
+def test_audio_and_finish_during_an_early_final_lose_nothing(num_steps: int) -> None:
+    rig = Rig(use_drafts=False)
+    rig.open()
+    rig.append(say(*WORDS[:5]))
+    rig.pause()
+    for _ in range(num_steps):
+        rig.step()
+    rig.append(say(*WORDS[5:8]))
+    rig.finish()
+    rig.settle()
+    assert rig.text() == " ".join(WORDS[:8])
+
+
 def test_a_finish_during_the_early_final_waits_for_it() -> None:
     rig = Rig()
     rig.open()
@@ -303,6 +318,14 @@ def test_a_loop_that_a_higher_temperature_breaks_is_gone() -> None:
     assert (final.text, final.temperature) == ("one two la.", 0.4)
 
 
+def test_of_failed_attempts_one_that_did_not_loop_is_kept() -> None:
+    rig = Rig()
+    rig.runner.loops_below = 0.4
+    transcribed(say(NOISE, MUMBLE), rig=rig, interim_results=False)
+    # The looping attempt was surer of the little it said.
+    assert rig.finals()[0].text == "la uh."
+
+
 def test_numbers_that_are_none_fail_the_utterance() -> None:
     rig = Rig()
     rig.open()
@@ -339,6 +362,39 @@ def test_a_long_utterance_is_cut_without_losing_or_doubling_a_word(
     if word_timestamps:
         for final in finals:
             assert " ".join(word.text for word in final.words) == final.text
+
+
+@pytest.mark.parametrize("timestamps", [False, True])
+@pytest.mark.parametrize("silent_after", [-1, 0, 1])
+def test_the_deepest_pause_wins_unless_words_before_the_cut_were_promised(
+    timestamps: bool, silent_after: int
+) -> None:
+    def spoken(silent: int) -> Rig:
+        parts = [
+            np.concatenate([say(word, gap=0), (silence if index == silent else hum)(1600)])
+            for index, word in enumerate(WORDS[:8])
+        ]
+        return transcribed(np.concatenate(parts), max_segment=TWO_SECONDS, timestamps=timestamps)
+
+    promised = [partial for partial in spoken(-1).partials() if partial.segment == 0][-1]
+    num_promised = len(promised.stable_text.split())
+    assert num_promised == 4
+    rig = spoken(num_promised - 1 + silent_after)
+    num_words = len(rig.finals()[0].text.split())
+    if silent_after >= 0:
+        assert num_words == num_promised + silent_after
+    assert num_words >= num_promised
+    assert rig.text() == " ".join(WORDS[:8])
+
+
+def test_what_a_cut_leaves_over_is_the_draft_of_the_next_segment() -> None:
+    rig = transcribed(say(*WORDS[:8]), max_segment=TWO_SECONDS, interim_results=False)
+    cut_off, rest = fed_rows(rig)
+    assert isinstance(cut_off, PrefillRow)
+    assert isinstance(rest, VerifyRow)
+    left_over = rig.tokenizer.decode(rest.draft).strip(" .")
+    assert left_over
+    assert rig.finals()[1].text.startswith(left_over)
 
 
 def test_a_checkpoint_good_for_less_is_cut_earlier() -> None:
