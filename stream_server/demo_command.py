@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from importlib.resources import as_file, files
-from typing import Final, TextIO
+from typing import IO, Final
 
 _STARLING: Final = (sys.executable, "-m", "stream_server")
 _READY: Final = re.compile(r"(wss?://\S+), page (https?://\S+)")
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _server(args: argparse.Namespace) -> Iterator[tuple[subprocess.Popen[str], TextIO]]:
+def _server(args: argparse.Namespace) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
     """A server process, stopped at the end; yields it and what it logs."""
     command = [*_STARLING, "serve", "--model", args.model, "--port", str(args.port)]
     # A session of its own: Ctrl+C is for this command, which then stops the server in order.
@@ -68,7 +68,7 @@ def _server(args: argparse.Namespace) -> Iterator[tuple[subprocess.Popen[str], T
         server.stderr.close()
 
 
-def _await_ready(lines: TextIO) -> tuple[str, str] | None:
+def _await_ready(lines: IO[str]) -> tuple[str, str] | None:
     """The addresses once the server says them; None where it ended instead."""
     for line in lines:
         ready = _READY.search(line)
@@ -78,7 +78,7 @@ def _await_ready(lines: TextIO) -> tuple[str, str] | None:
     return None
 
 
-def _forward(lines: TextIO) -> None:
+def _forward(lines: IO[str]) -> None:
     with contextlib.suppress(ValueError):  # closed at the end
         for line in lines:
             print(line, end="", file=sys.stderr)

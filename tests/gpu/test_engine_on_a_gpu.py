@@ -23,5 +23,7 @@ def test_float32_says_on_the_gpu_what_it_says_on_the_cpu(tmp_path: Path, shape: 
     on_gpu = assemble(
         load_checkpoint(directory), GREEDY, device=resolve_device("cuda"), dtype=torch.float32
     )
-    expected = [tokens_of(final) for final in decode_together(load_engine(directory), AUDIOS, OPTIONS)]
+    expected = [
+        tokens_of(final) for final in decode_together(load_engine(directory), AUDIOS, OPTIONS)
+    ]
     assert [tokens_of(final) for final in decode_together(on_gpu, AUDIOS, OPTIONS)] == expected
