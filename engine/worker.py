@@ -41,8 +41,11 @@ class Worker:
     Listeners are called on the engine thread and must return at once.
     """
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(
+        self, config: EngineConfig, build: Callable[[EngineConfig], Engine] = build_engine
+    ) -> None:
         self._config = config
+        self._build = build
         self._thread = threading.Thread(target=self._run, name="starling-engine", daemon=True)
         self._ids = itertools.count(1)
         self._condition = threading.Condition()
@@ -81,8 +84,15 @@ class Worker:
         return self._engine
 
     def on_failure(self, callback: Callable[[Exception], None]) -> None:
-        """Have `callback` called, on the engine thread, when the engine ends by a failure."""
-        self._failure_callbacks.append(callback)
+        """Have `callback` told, on the engine thread, what the engine failed with.
+
+        At once, and on the caller's own, where that has happened already.
+        """
+        with self._condition:
+            failure = self._failure
+            self._failure_callbacks.append(callback)
+        if isinstance(failure, Exception):
+            callback(failure)
 
     def new_utterance_id(self) -> UtteranceId:
         """An id that no other utterance has."""
@@ -121,7 +131,7 @@ class Worker:
 
     def _run(self) -> None:
         try:
-            self._engine = build_engine(self._config)
+            self._engine = self._build(self._config)
         except BaseException as exc:  # noqa: BLE001 - handed to start(), which raises it
             self._failure = exc
             return
@@ -133,10 +143,19 @@ class Worker:
                 pass
         except Exception as exc:
             logger.exception("the engine failed")
-            with self._condition:
-                self._failure = exc
-            for callback in self._failure_callbacks:
-                callback(exc)
+            self._fail(exc)
+
+    def _fail(self, failure: Exception) -> None:
+        """Nothing can be decoded any more: tell the callbacks, and end every open utterance."""
+        with self._condition:
+            self._failure = failure
+            listeners, self._listeners = self._listeners, {}
+            callbacks = tuple(self._failure_callbacks)
+        for callback in callbacks:
+            callback(failure)
+        message = f"the engine failed: {type(failure).__name__}: {failure}"
+        for utterance_id, listener in listeners.items():
+            listener(UtteranceFailed(utterance_id, message))
 
     def _wait_for_work(self, loop: Loop) -> bool:
         """Take what is in the mailbox and run a step; sleep when both are empty."""

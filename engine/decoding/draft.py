@@ -2,15 +2,14 @@
 
 A draft is scored in one pass; the longest prefix that greedy decoding would have produced is
 accepted, so the outcome is exactly greedy decoding's (Leviathan et al. 2023, arXiv 2211.17192,
-with a deterministic drafter). Where hypothesis and draft part ways over a word, the rest of the
-draft is taken up again behind it.
+with a deterministic drafter). A pass always yields at least the one token that decoding would
+have, so a guess costs next to nothing, and something is guessed at every step.
 """
 
 from collections.abc import Sequence
 from typing import Final
 
-_ANCHOR: Final = 2  # tokens that must match before a draft is taken up again
-_WORTHWHILE: Final = 2  # a shorter draft saves no pass over decoding token by token
+_ANCHORS: Final = (2, 1)  # tokens that show where the two hypotheses meet again; longer is surer
 
 
 def accept(draft: Sequence[int], predicted: Sequence[int]) -> int:
@@ -29,17 +28,26 @@ def accept(draft: Sequence[int], predicted: Sequence[int]) -> int:
 def propose(previous: Sequence[int], current: Sequence[int]) -> tuple[int, ...]:
     """What may follow `current`, given the hypothesis `previous` of the same audio.
 
-    While `current` is a prefix of `previous`, the rest of it. Once they differ, whatever
-    followed the last `_ANCHOR` tokens of `current` in `previous`, at or behind the place where
-    they parted. Empty where nothing is worth a verification.
+    While `current` is a prefix of `previous`, the rest of it. Where they differ, what follows
+    in `previous` the place where they meet again, or, as if one word had replaced another, what
+    stands at the same distance from the start. Behind the end of `previous`, its last token:
+    hypotheses tend to end alike, in a full stop.
     """
     common = accept(current, previous)
     if common == len(current):
-        return tuple(previous[common:])
-    anchor = tuple(current[-_ANCHOR:])
-    if len(current) - common < _ANCHOR:
-        return ()
-    for at in range(common, len(previous) - _ANCHOR - _WORTHWHILE + 1):
-        if tuple(previous[at : at + _ANCHOR]) == anchor:
-            return tuple(previous[at + _ANCHOR :])
-    return ()
+        rest = previous[common:]
+    else:
+        rest = previous[_meeting(previous, current, common) :]
+    return tuple(rest or previous[-1:])
+
+
+def _meeting(previous: Sequence[int], current: Sequence[int], common: int) -> int:
+    """Where `previous` goes on behind the tokens that end `current`; they part at `common`."""
+    for size in _ANCHORS:
+        anchor = tuple(current[-size:])
+        if size > len(current) - common:
+            continue
+        for at in range(common, len(previous) - size + 1):
+            if tuple(previous[at : at + size]) == anchor:
+                return at + size
+    return len(current)

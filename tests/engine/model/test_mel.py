@@ -73,6 +73,17 @@ def test_appended_audio_gives_bit_for_bit_what_the_whole_gives(sizes: list[int],
         np.testing.assert_array_equal(window.features(num_frames), expected.features(num_frames))
 
 
+@pytest.mark.parametrize("beyond", [-1, 0, 1, 159, 160, 199, 200, 201, 202])
+@pytest.mark.parametrize("block", [1, 2])
+def test_a_frame_is_final_only_once_all_it_covers_is_there(block: int, beyond: int) -> None:
+    samples = speech_like(20_000)
+    window = new_window()
+    last_frame = block * 32 - 1
+    window.update(samples[: last_frame * 160 + beyond])
+    window.update(samples)
+    np.testing.assert_array_equal(window.features(3000), at_once(samples).features(3000))
+
+
 def test_a_window_filled_to_the_end_in_uneven_steps_equals_the_whole() -> None:
     samples = speech_like(MAX_WINDOW_SAMPLES)
     window = new_window()

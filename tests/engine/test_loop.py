@@ -1,0 +1,130 @@
+"""The loop with an engine of random weights, and with a runner that fails where it is told to."""
+
+from dataclasses import replace
+from math import inf
+from pathlib import Path
+
+import pytest
+
+from engine.assembly import Engine
+from engine.audio.units import Samples
+from engine.config import QualityThresholds
+from engine.events import (
+    AppendAudio,
+    Command,
+    EngineEvent,
+    FinishUtterance,
+    OpenUtterance,
+    SegmentClosed,
+    UtteranceFailed,
+    UtteranceFinished,
+    UtteranceId,
+    UtteranceOptions,
+)
+from engine.loop import Loop, num_rows
+from engine.scheduling.slots import SlotHandle
+from engine.scheduling.steps import DecodeStep, PrefillRow, PrefillStep, Sampling
+from tests.support.checkpoints import make_checkpoint
+from tests.support.engines import GREEDY, babble, load_engine
+from tests.support.wrapped_runners import FailingRunner, with_runner
+
+# No hypothesis of random weights is tried again, so the number of steps is known.
+CONFIG = replace(
+    GREEDY, thresholds=QualityThresholds(compression_ratio=inf, avg_logprob=-inf, no_speech=2.0)
+)
+OPTIONS = UtteranceOptions(language="en", interim_results=False, context="trimmed")
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("loop"), "tiny.en")
+
+
+def utterance(number: int, seconds: float = 1.0) -> list[Command]:
+    utterance_id = UtteranceId(number)
+    return [
+        OpenUtterance(utterance_id, Samples(0), OPTIONS),
+        AppendAudio(utterance_id, babble(seconds, seed=number)),
+        FinishUtterance(utterance_id),
+    ]
+
+
+def run(engine: Engine, *utterances: list[Command]) -> list[EngineEvent]:
+    events: list[EngineEvent] = []
+    loop = Loop(engine, events.append)
+    for commands in utterances:
+        loop.take(commands)
+    while loop.run_step():
+        pass
+    return events
+
+
+def failing(engine: Engine, number: int, error: Exception) -> Engine:
+    """`engine`, whose step of that number, counted from 1, raises."""
+    return with_runner(engine, FailingRunner(engine.runner, {number: error}))
+
+
+def test_nothing_to_do_is_said_and_no_step_is_counted(directory: Path) -> None:
+    engine, events = load_engine(directory, CONFIG), list[EngineEvent]()
+    assert not Loop(engine, events.append).run_step()
+    assert engine.metrics.steps == {}
+
+
+def test_commands_become_steps_and_steps_events(directory: Path) -> None:
+    engine = load_engine(directory, CONFIG)
+    closed, finished = run(engine, utterance(1))
+    assert isinstance(closed, SegmentClosed)
+    assert closed.tokens
+    assert finished == UtteranceFinished(UtteranceId(1))
+
+
+def test_events_that_a_command_brings_about_are_published_at_once(directory: Path) -> None:
+    events: list[EngineEvent] = []
+    loop = Loop(load_engine(directory, CONFIG), events.append)
+    loop.take([OpenUtterance(UtteranceId(3), Samples(0), OPTIONS), FinishUtterance(UtteranceId(3))])
+    assert events == [UtteranceFinished(UtteranceId(3))]
+
+
+def test_every_step_is_counted_with_its_rows(directory: Path) -> None:
+    engine = load_engine(directory, CONFIG)
+    run(engine, utterance(1), utterance(2))
+    steps = engine.metrics.steps
+    assert steps["EncodeStep"].rows == steps["PrefillStep"].rows == 2
+    assert steps["DecodeStep"].count <= steps["DecodeStep"].rows <= 2 * steps["DecodeStep"].count
+    assert all(kind.seconds > 0 for kind in steps.values())
+
+
+@pytest.mark.parametrize(("number", "kind"), [(1, "EncodeStep"), (2, "PrefillStep")])
+def test_a_step_that_raises_ends_its_utterances_with_the_reason(
+    directory: Path, number: int, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = failing(load_engine(directory, CONFIG), number, RuntimeError("lost the device"))
+    assert run(engine, utterance(1)) == [
+        UtteranceFailed(UtteranceId(1), "RuntimeError: lost the device")
+    ]
+    assert f"{kind} of 1 rows failed" in caplog.text
+    assert kind not in engine.metrics.steps
+    assert engine.metrics.failures == 1
+
+
+def test_utterances_of_other_steps_go_on_as_if_nothing_had_happened(directory: Path) -> None:
+    """Lengths of two contexts, so that each is encoded by a step of its own."""
+    alone = run(load_engine(directory, CONFIG), utterance(2, seconds=4.0))
+    engine = failing(load_engine(directory, CONFIG), 1, RuntimeError("once"))
+    events = run(engine, utterance(1), utterance(2, seconds=4.0))
+    assert events == [UtteranceFailed(UtteranceId(1), "RuntimeError: once"), *alone]
+
+
+def test_a_failed_utterance_gives_its_slot_back(directory: Path) -> None:
+    engine = failing(load_engine(directory, CONFIG), 1, RuntimeError("once"))
+    run(engine, utterance(1))
+    assert engine.scheduler.num_utterances == 0
+    engine.scheduler.check()
+    assert isinstance(run(engine, utterance(1))[0], SegmentClosed)
+
+
+def test_rows_of_any_kind_of_step_are_counted() -> None:
+    slots = (SlotHandle(0, 1), SlotHandle(1, 1))
+    sampling = Sampling(begin=1, timestamps=False)
+    rows = tuple(PrefillRow(slot, (1,), 0, sampling) for slot in slots)
+    assert num_rows(DecodeStep(slots)) == num_rows(PrefillStep(rows)) == 2
