@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from engine.decoding.draft import accept
-from engine.errors import StepError
+from engine.errors import ConfigError, StepError
 from engine.events import (
     AppendAudio,
     CancelUtterance,
@@ -75,7 +75,11 @@ class Scheduler:
         if isinstance(command, OpenUtterance):
             if command.utterance_id in self._utterances:
                 raise ValueError(f"utterance {command.utterance_id} is open already")
-            self._utterances[command.utterance_id] = Utterance(command, self._setup)
+            try:
+                utterance = Utterance(command, self._setup)
+            except ConfigError as exc:
+                return [UtteranceFailed(command.utterance_id, str(exc))]
+            self._utterances[command.utterance_id] = utterance
             return []
         utterance = self._utterances.get(command.utterance_id)
         if utterance is None:

@@ -65,6 +65,8 @@ class DecodeSetup:
 class Utterance:
     """The scheduler's unit of work; `slot` and `job` are the scheduler's to set.
 
+    Raises ConfigError for a language or task that the model does not have.
+
     Touched only by the engine thread.
     """
 
@@ -78,6 +80,9 @@ class Utterance:
         self._window = Window(command.start)
         self._segment = 0
         self._prompt = command.options.prompt
+        known = setup.tokenizer.languages
+        for code in (self.options.language or next(iter(known)), *self.options.languages):
+            setup.tokenizer.forced_prefix(code, self.options.task, timestamps=True)
         self._language = self._told_language()
         self._guessed: Language | None = None
         self._paused = False

@@ -207,7 +207,7 @@ class FakeRunner:
 
     def _feed(self, row: PrefillRow | VerifyRow) -> TokenRow | LanguageRow:
         state, tokenizer = self._state(row.slot), self._tokenizer
-        assert row.tokens[row.sot_index] == tokenizer.sot or _start(row) > 0
+        assert _start(row) > 0 or row.tokens[row.sot_index] == tokenizer.sot
         if isinstance(row, PrefillRow) and row.languages:
             told = tokenizer.languages[self.language]
             token = told if told in row.languages else row.languages[0]

@@ -311,6 +311,20 @@ def test_a_step_of_any_kind_may_fail(num_steps: int) -> None:
     assert rig.scheduler.num_utterances == 0
 
 
+@pytest.mark.parametrize("options", [{"language": "xx"}, {"languages": ("en", "xx")}])
+def test_a_language_that_the_model_does_not_know_fails_that_utterance(
+    options: dict[str, Any],
+) -> None:
+    rig = started(say("red"))
+    rig.open(2, **options)
+    (failed,) = rig.events
+    assert isinstance(failed, UtteranceFailed)
+    assert "got 'xx', this model knows en" in failed.message
+    rig.finish(1)
+    rig.settle()
+    assert rig.events[-1] == UtteranceFinished(UtteranceId(1))
+
+
 def test_numbers_that_are_none_fail_only_their_own_utterance() -> None:
     rig = started(say("one", POISON), say("red", "blue"), finished=True)
     rig.settle()
