@@ -76,10 +76,10 @@ class Scheduler:
             if command.utterance_id in self._utterances:
                 raise ValueError(f"utterance {command.utterance_id} is open already")
             try:
-                utterance = Utterance(command, self._setup)
+                opened = Utterance(command, self._setup)
             except ConfigError as exc:
                 return [UtteranceFailed(command.utterance_id, str(exc))]
-            self._utterances[command.utterance_id] = utterance
+            self._utterances[command.utterance_id] = opened
             return []
         utterance = self._utterances.get(command.utterance_id)
         if utterance is None:
