@@ -13,7 +13,7 @@ from engine.assembly import resolve_device, resolve_dtype
 from engine.audio.file import read_audio
 from engine.bench import redecode, throughput
 from engine.bench.report import environment, report
-from engine.errors import EngineError
+from engine.errors import AudioError, EngineError
 from stream_server import protocol
 from stream_server.engine_flags import add_engine_arguments, engine_config_of
 from stream_server.speech_regions import find_speech
@@ -60,12 +60,16 @@ def _recordings(paths: Sequence[Path]) -> list[NDArray[np.float32]]:
 
 
 def _utterances(recordings: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+    """The stretches of speech. Raises AudioError where there is none to measure with."""
     net = SileroNet()
-    return [
+    spoken = [
         samples[start:end]
         for samples in recordings
         for start, end in find_speech(samples, net, protocol.Start())
     ]
+    if not spoken:
+        raise AudioError("expected recordings with speech, found none in them")
+    return spoken
 
 
 def _counts(text: str) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ way to run it, from loading the model to the exit status.
 
 import asyncio
 import contextlib
+import gc
 import logging
 import socket
 from collections.abc import AsyncIterator
@@ -233,6 +234,10 @@ def serve(config: ServerConfig) -> int:
         try:
             worker.start()
             detector.start()
+            # What was loaded stays. With it out of the collector's sight, a full collection is
+            # cheap and comes often, instead of once in a thousand sessions (docs/log.md).
+            gc.freeze()
+            gc.collect()
             return run(config, worker, detector, listener)
         finally:
             detector.stop()

@@ -1,11 +1,12 @@
 """A finished transcript as text, JSON, SRT or WebVTT. Decides the writing only."""
 
 import json
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
 from engine.audio.units import Samples, seconds_from_samples
-from engine.events import SegmentClosed
+from engine.events import SegmentClosed, Word
 
 FORMATS = ("text", "json", "srt", "vtt")
 
@@ -50,6 +51,7 @@ def _lines(segment: SegmentClosed) -> list[dict[str, Any]]:
     spans = [(span.start, span.end, span.text, span.tokens) for span in segment.spans] or [
         (segment.start, segment.end, segment.text, segment.tokens)
     ]
+    waiting = deque(segment.words)
     lines = []
     for start, end, text, tokens in spans:
         if not text:
@@ -61,8 +63,7 @@ def _lines(segment: SegmentClosed) -> list[dict[str, Any]]:
             "tokens": list(tokens),
             **shared,
         }
-        words = [word for word in segment.words if start <= word.start < end]
-        if words:
+        if words := _take_words(waiting, text):
             line["words"] = [
                 {
                     "word": word.text,
@@ -74,6 +75,24 @@ def _lines(segment: SegmentClosed) -> list[dict[str, Any]]:
             ]
         lines.append(line)
     return lines
+
+
+def _take_words(words: deque[Word], text: str) -> list[Word]:
+    """The next words, as many as `text` holds.
+
+    Told by their letters: the times of words and of spans come from different parts of the
+    model, and a word can be heard outside of the span that it is written in.
+    """
+    letters = _num_letters(text)
+    taken = []
+    while words and letters > 0:
+        taken.append(words.popleft())
+        letters -= _num_letters(taken[-1].text)
+    return taken
+
+
+def _num_letters(text: str) -> int:
+    return len("".join(text.split()))
 
 
 def _clock(seconds: float, comma: str) -> str:

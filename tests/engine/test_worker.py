@@ -16,6 +16,7 @@ from engine.events import (
     FinishUtterance,
     HypothesisUpdated,
     OpenUtterance,
+    SegmentClosed,
     UtteranceFailed,
     UtteranceFinished,
     UtteranceId,
@@ -141,6 +142,26 @@ def test_after_a_cancel_nothing_more_is_heard(sentences: tuple[Audio, Audio]) ->
         assert isinstance(other.wait(), UtteranceFinished)
         assert cancelled.heard() == []
         assert other.text == SECOND
+
+
+def test_a_listener_that_cancels_hears_nothing_more_of_what_was_decided_already(
+    worker: Worker, sentences: tuple[Audio, Audio]
+) -> None:
+    """The final and the end of the utterance are one result; between them comes the cancel."""
+    heard, cancelled = list[EngineEvent](), threading.Event()
+
+    def hear(event: EngineEvent) -> None:
+        heard.append(event)
+        worker.submit(CancelUtterance(event.utterance_id))
+        cancelled.set()
+
+    utterance_id = worker.new_utterance_id()
+    worker.open(OpenUtterance(utterance_id, Samples(0), FINALS_ONLY), hear)
+    worker.submit(AppendAudio(utterance_id, sentences[0]))
+    worker.submit(FinishUtterance(utterance_id))
+    cancelled.wait()
+    say(worker, sentences[1]).wait()
+    assert [type(event) for event in heard] == [SegmentClosed]
 
 
 def test_commands_for_an_utterance_that_has_ended_are_late_and_not_wrong(

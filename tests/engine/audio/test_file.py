@@ -39,7 +39,7 @@ def test_any_rate_becomes_16_khz_without_a_change_of_pitch_or_length(
     tmp_path: Path, rate: int
 ) -> None:
     samples = read_audio(write_wav(tmp_path / "tone.wav", rate, sine(rate)))
-    assert abs(len(samples) - SAMPLE_RATE) <= SAMPLE_RATE // 200
+    assert abs(len(samples) - SAMPLE_RATE) <= 2, "what the resampler holds back is asked for"
     middle = samples[2000:-2000]  # beside the edges of the resampler's filter
     expected = sine(SAMPLE_RATE)[2000:][: len(middle)]
     # The phase may differ by what a filter delays, so the spectra are compared.

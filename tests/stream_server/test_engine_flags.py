@@ -1,0 +1,41 @@
+import argparse
+
+import pytest
+
+from engine.config import EngineConfig
+from engine.errors import ConfigError
+from stream_server.engine_flags import add_engine_arguments, engine_config_of
+
+
+def parse(*argv: str) -> EngineConfig:
+    parser = argparse.ArgumentParser()
+    add_engine_arguments(parser)
+    return engine_config_of(parser.parse_args(argv))
+
+
+def test_without_flags_the_engine_is_the_default_one() -> None:
+    assert parse() == EngineConfig()
+
+
+def test_every_flag_arrives() -> None:
+    asked_for = parse(
+        *("--model", "base.en", "--device", "cpu", "--dtype", "float32", "--threads", "3")
+    )
+    assert asked_for == EngineConfig(model="base.en", device="cpu", dtype="float32", threads=3)
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--device", "tpu"), ("--dtype", "int3")])
+def test_a_word_that_is_not_accepted_is_refused_with_those_that_are(
+    flag: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(flag, value)
+    assert ended.value.code == 2
+    refusal = capsys.readouterr().err
+    assert value in refusal
+    assert "auto" in refusal
+
+
+def test_a_number_that_makes_no_sense_is_refused() -> None:
+    with pytest.raises(ConfigError, match="threads: got -1"):
+        parse("--threads", "-1")
