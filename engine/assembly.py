@@ -117,7 +117,7 @@ def assemble(
     if len(tokenizer.languages) > 1:
         tasks = ("transcribe", "translate")
     return Engine(
-        ModelInfo(checkpoint.name, tuple(tokenizer.languages), tasks),
+        ModelInfo(checkpoint.name, tuple(tokenizer.languages), tasks, checkpoint.traits.timestamps),
         Scheduler(setup, num_slots, metrics),
         Runner(model, caches, rules, threads=config.threads or os.cpu_count() or 1),
         metrics,

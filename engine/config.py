@@ -53,6 +53,8 @@ class EngineConfig:
     trained_context_margin: Positions = Positions(16)
     first_partial: Samples = samples_from_ms(800)  # shorter windows hold a syllable: pure guess
     commit_guard: Samples = samples_from_ms(300)  # what the last 300 ms say may still change
+    # What is said in the last 3 s of a segment waits for its cut: words to find a pause between.
+    cut_room: Samples = samples_from_ms(3000)
     language_lock: Samples = samples_from_ms(2000)  # detection on less flips (FIELD.md, row 20)
     # Positions in one encode slice; a decode step never waits for more. One full window on a CPU.
     encode_slice: Positions = Positions(1500)

@@ -166,9 +166,11 @@ class ModelInfo:
     """What the loaded checkpoint is and can do, for whoever talks to users.
 
     `languages` are ISO 639-1 codes the model can be told (and detects, when more than one);
-    an English-only model knows `en` alone and cannot translate.
+    an English-only model knows `en` alone and cannot translate. `timestamps`: its timestamp
+    tokens are worth asking for.
     """
 
     name: str
     languages: tuple[str, ...]
     tasks: tuple[Task, ...]
+    timestamps: bool = True

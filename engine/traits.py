@@ -11,7 +11,7 @@ from typing import Any
 from engine.audio.units import MAX_WINDOW_SAMPLES, SAMPLE_RATE, Samples, samples_from_seconds
 from engine.errors import CheckpointError
 
-_KEYS = ("trimmed_context", "max_window_s", "carries_text")
+_KEYS = ("trimmed_context", "max_window_s", "carries_text", "timestamps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +21,13 @@ class CheckpointTraits:
     `trimmed_context`: trained on audio that is not padded to 30 s, so a short context is exact.
     `max_window`: the longest audio it is good for; longer speech is cut. `carries_text`: it was
     trained with previous text as a prompt, so a cut segment's text prompts the next one.
+    `timestamps`: its timestamp tokens are worth asking for where nobody said otherwise.
     """
 
     trimmed_context: bool = False
     max_window: Samples = MAX_WINDOW_SAMPLES
     carries_text: bool = True
+    timestamps: bool = True
 
     @classmethod
     def from_config(cls, value: object, where: str) -> "CheckpointTraits":
@@ -40,6 +42,7 @@ class CheckpointTraits:
             trimmed_context=_flag(value, "trimmed_context", where, default=False),
             max_window=_window(value.get("max_window_s"), where),
             carries_text=_flag(value, "carries_text", where, default=True),
+            timestamps=_flag(value, "timestamps", where, default=True),
         )
 
 

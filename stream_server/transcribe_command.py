@@ -31,7 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--language", help="ISO 639-1 code; without it the language is detected")
     parser.add_argument("--task", choices=("transcribe", "translate"), default="transcribe")
     parser.add_argument("--prompt", default="", help="text that comes before, for names and style")
-    parser.add_argument("--no-timestamps", action="store_true", help="one line for each utterance")
+    parser.add_argument(
+        "--no-timestamps",
+        action="store_true",
+        help="one line for each utterance; so it always is with the embedded model",
+    )
     parser.add_argument("--word-timestamps", action="store_true", help="word times, with --json")
     parser.add_argument(
         "--no-vad", action="store_true", help="decode everything, also where nobody speaks"
@@ -78,7 +82,7 @@ def _options_of(args: argparse.Namespace, model: ModelInfo) -> UtteranceOptions:
         prompt=args.prompt,
         interim_results=False,
         append_only=False,
-        timestamps=not args.no_timestamps,
+        timestamps=model.timestamps and not args.no_timestamps,
         word_timestamps=args.word_timestamps,
         context=args.context,
     )

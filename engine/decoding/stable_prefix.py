@@ -1,27 +1,30 @@
 """Decides which words of successive hypotheses are stable.
 
 LocalAgreement-2 (Liu et al. 2020, as whisper_streaming uses it; arXiv 2307.14743) on written
-words: what two successive hypotheses agree on is committed. Two guards keep the commitment
-from freezing what the next second would change:
+words: what two successive hypotheses agree on is committed. Three guards keep the commitment
+from freezing what would better change:
 
 * the earlier hypothesis must come from a window that ended at least `guard` samples before, so
   nothing that was said within the last `guard` samples can be agreed on;
 * the last word of the newer hypothesis stays in the tail, and a timestamp behind it: a window
-  that ends in the middle of a sentence closes it with a full stop that the next words take back.
+  that ends in the middle of a sentence closes it with a full stop that the next words take back;
+* words spoken behind `latest` in the window stay in the tail, so that a cut, which may not part
+  what was promised from its segment, has room to find a pause.
 """
 
 from collections import deque
 from collections.abc import Sequence
 
-from engine.audio.units import Samples
+from engine.audio.units import MAX_WINDOW_SAMPLES, SAMPLES_PER_POSITION, Samples
 from engine.decoding.hypothesis import HypothesisWord, Token
 
 
 class StablePrefix:
     """The committed words of one segment; only ever grows. Touched only by the engine thread."""
 
-    def __init__(self, guard: Samples) -> None:
+    def __init__(self, guard: Samples, latest: Samples = MAX_WINDOW_SAMPLES) -> None:
         self._guard = guard
+        self._latest = latest
         self._words: list[HypothesisWord] = []
         self._earlier: deque[tuple[Samples, tuple[str, ...]]] = deque()
 
@@ -57,8 +60,16 @@ class StablePrefix:
                 agreed += 1
         self._earlier.append((num_samples, texts))
         last_word = max((index for index, text in enumerate(texts) if text), default=0)
-        agreed = min(agreed, last_word)
+        agreed = min(agreed, last_word, self._num_spoken_in_time(words))
         if agreed <= len(self._words):
             return False
         self._words.extend(words[len(self._words) : agreed])
         return True
+
+    def _num_spoken_in_time(self, words: Sequence[HypothesisWord]) -> int:
+        """How many leading words end before `latest`, as far as attention tells."""
+        for index, word in enumerate(words):
+            end = max((token.position for token in word.tokens), default=0) + 1
+            if end * SAMPLES_PER_POSITION > self._latest:
+                return index
+        return len(words)

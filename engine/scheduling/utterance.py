@@ -97,7 +97,10 @@ class Utterance:
         return Language(allowed[0], 1.0) if len(allowed) == 1 else None
 
     def _begin_segment(self, previous: tuple[int, ...]) -> None:
-        self._stable = StablePrefix(self._setup.config.commit_guard)
+        room = min(self._setup.config.cut_room, self._max_segment // 2)
+        self._stable = StablePrefix(
+            self._setup.config.commit_guard, Samples(self._max_segment - room)
+        )
         self._previous = previous
         self._covered = Samples(0)
         self._early: SegmentClosed | None = None

@@ -19,10 +19,16 @@ def test_a_checkpoint_that_says_nothing_is_whisper_as_published() -> None:
 
 
 def test_what_a_checkpoint_says_is_taken() -> None:
-    said = {"trimmed_context": True, "max_window_s": 12.5, "carries_text": False}
+    said = {
+        "trimmed_context": True,
+        "max_window_s": 12.5,
+        "carries_text": False,
+        "timestamps": False,
+    }
     traits = CheckpointTraits.from_config(said, WHERE)
     assert traits.trimmed_context
     assert not traits.carries_text
+    assert not traits.timestamps
     assert traits.max_window == 12.5 * SAMPLE_RATE
 
 

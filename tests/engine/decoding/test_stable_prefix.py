@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.audio.units import Samples
+from engine.audio.units import SAMPLES_PER_POSITION, Samples
 from engine.decoding.hypothesis import HypothesisWord, Token
 from engine.decoding.stable_prefix import StablePrefix
 
@@ -45,6 +45,14 @@ def test_the_last_word_before_a_timestamp_stays_in_the_tail() -> None:
         "",
         " a",
     ]
+
+
+def test_words_spoken_where_the_segment_may_be_cut_stay_in_the_tail() -> None:
+    hypothesis = words(" a", " b", " c", " d")
+    stable = StablePrefix(GUARD, latest=Samples(2 * SAMPLES_PER_POSITION))
+    stable.observe(hypothesis, Samples(1000))
+    stable.observe(hypothesis, Samples(1400))
+    assert stable.text == " a b"
 
 
 def test_hypotheses_closer_than_the_guard_do_not_confirm_each_other() -> None:

@@ -374,7 +374,12 @@ def test_the_deepest_pause_wins_unless_words_before_the_cut_were_promised(
             np.concatenate([say(word, gap=0), (silence if index == silent else hum)(1600)])
             for index, word in enumerate(WORDS[:8])
         ]
-        return transcribed(np.concatenate(parts), max_segment=TWO_SECONDS, timestamps=timestamps)
+        return transcribed(
+            np.concatenate(parts),
+            rig=Rig(cut_room=Samples(0)),
+            max_segment=TWO_SECONDS,
+            timestamps=timestamps,
+        )
 
     promised = [partial for partial in spoken(-1).partials() if partial.segment == 0][-1]
     num_promised = len(promised.stable_text.split())
@@ -385,6 +390,17 @@ def test_the_deepest_pause_wins_unless_words_before_the_cut_were_promised(
         assert num_words == num_promised + silent_after
     assert num_words >= num_promised
     assert rig.text() == " ".join(WORDS[:8])
+
+
+def test_where_a_segment_may_be_cut_nothing_is_promised() -> None:
+    def last_promise(cut_room: int) -> HypothesisUpdated:
+        rig = transcribed(
+            say(*WORDS[:8]), rig=Rig(cut_room=Samples(cut_room)), max_segment=TWO_SECONDS
+        )
+        return [partial for partial in rig.partials() if partial.segment == 0][-1]
+
+    half = TWO_SECONDS // 2
+    assert last_promise(half).stable_end <= half < last_promise(0).stable_end
 
 
 def test_what_a_cut_leaves_over_is_the_draft_of_the_next_segment() -> None:
