@@ -92,6 +92,11 @@ class Job:
         """The attempt in progress."""
         return self.attempts[self.attempt]
 
+    @property
+    def is_decoding(self) -> bool:
+        """Whether it goes on from tokens it has chosen, one by one or by a draft."""
+        return self.phase is Phase.DECODE or (self.phase is Phase.FEED and self.fed)
+
     def begin(
         self,
         *,

@@ -2,9 +2,10 @@
 
 Two rules make the order. Finals go before partials, the longest waiting first. And of one rank,
 what brings rows into the decode batch goes before decoding: feed first, then encode and decode
-in turn, so that a decode step never waits for more than one slice of encoding. Rows of any rank
-join a prefill, verify or decode step, because there a further row costs next to nothing; where
-not all fit, finals are the ones that do.
+in turn, so that a decode step never waits for more than one slice of encoding; a draft that is
+verified in the midst of decoding counts as decoding. Rows of any rank join a prefill, verify or
+decode step, because there a further row costs next to nothing; where not all fit, finals are the
+ones that do.
 """
 
 from collections.abc import Iterable, Sequence
@@ -101,10 +102,7 @@ class Scheduler:
         """The step to run now, or None until another command comes."""
         live = [utterance for utterance in self._holders.values() if utterance.job is not None]
         live.sort(key=lambda utterance: _job(utterance).kind is Kind.PARTIAL)
-        step = self._step_of_rank(live, finals=True) or self._step_of_rank(live, finals=False)
-        if isinstance(step, EncodeStep | DecodeStep):
-            self._decode_is_due = isinstance(step, EncodeStep)
-        return step
+        return self._step_of_rank(live, finals=True) or self._step_of_rank(live, finals=False)
 
     def apply(self, result: StepResult) -> list[EngineEvent]:
         """Take a step's result; rows of utterances that are gone find nobody."""
@@ -147,21 +145,25 @@ class Scheduler:
 
     def _step_of_rank(self, live: Sequence[Utterance], *, finals: bool) -> Step | None:
         ranked = [it for it in live if (_job(it).kind is not Kind.PARTIAL) == finals]
-        feeding = [it for it in ranked if _job(it).phase in _FEEDING]
+        decoding = [it for it in ranked if _job(it).is_decoding]
+        feeding = [it for it in ranked if _job(it).phase in _FEEDING and not _job(it).is_decoding]
         if feeding:
             return self._feed_step(feeding[0], live)
-        decoding = any(_job(it).phase is Phase.DECODE for it in ranked)
         if not (decoding and self._decode_is_due):
             again = [it for it in ranked if _job(it).phase is Phase.ENCODE]
             step = self._encode_step(again, finals=finals)
             if step is not None:
+                self._decode_is_due = True
                 return step
-        if decoding:
-            rows = [_slot(it) for it in live if _job(it).phase is Phase.DECODE]
-            del rows[self._setup.config.max_batch :]
-            self._metrics.decoder_rows += len(rows)
-            return DecodeStep(tuple(rows))
-        return None
+        if not decoding:
+            return None
+        self._decode_is_due = False
+        if _job(decoding[0]).phase is Phase.FEED:
+            return self._feed_step(decoding[0], live)
+        rows = [_slot(it) for it in live if _job(it).phase is Phase.DECODE]
+        del rows[self._setup.config.max_batch :]
+        self._metrics.decoder_rows += len(rows)
+        return DecodeStep(tuple(rows))
 
     def _feed_step(self, first: Utterance, live: Sequence[Utterance]) -> Step:
         """The multi-token pass that `first` needs, with everybody who needs the same kind."""

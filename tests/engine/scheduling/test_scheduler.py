@@ -128,6 +128,23 @@ def test_encoding_and_decoding_alternate() -> None:
     assert EncodeStep not in alternating[11:]
 
 
+def test_drafts_in_the_midst_of_decoding_take_turns_with_encoding_too() -> None:
+    rig = started(say(*WORDS[:4]), encode_slice=Positions(1))
+    rig.settle()
+    rig.runner.steps.clear()
+    rig.append(say(*WORDS[4:8]))
+    for number in (2, 3, 4):
+        rig.open(number)
+        rig.append(LONG_ENOUGH, number)
+    rig.settle()
+    later = [
+        "encode" if isinstance(step, EncodeStep) else "draft"
+        for step in rig.runner.steps
+        if isinstance(step, EncodeStep) or (isinstance(step, VerifyStep) and step.rows[0].start > 0)
+    ]
+    assert later[:6] == ["encode", "draft", "encode", "draft", "encode", "draft"]
+
+
 def test_rows_join_a_decode_batch_that_is_running() -> None:
     rig = started(say(*WORDS[:4]), say(*WORDS[4:12]), encode_slice=Positions(1), use_drafts=False)
     rig.settle()
