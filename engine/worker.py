@@ -5,11 +5,15 @@ the listener of its utterance. When the engine is to live in a process of its ow
 what changes.
 """
 
+import contextlib
 import itertools
 import logging
+import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from engine.assembly import Engine, build_engine
 from engine.config import EngineConfig
@@ -31,6 +35,8 @@ from engine.loop import Loop
 from engine.metrics import EngineMetrics
 
 logger = logging.getLogger(__name__)
+
+_ENGINE_NICENESS: Final = 5  # a third of the weight of a thread at 0
 
 Listener = Callable[[EngineEvent], None]
 
@@ -130,6 +136,7 @@ class Worker:
             raise EngineStoppedError("the engine is not running")
 
     def _run(self) -> None:
+        _yield_to_others()
         try:
             self._engine = self._build(self._config)
         except BaseException as exc:  # noqa: BLE001 - handed to start(), which raises it
@@ -177,3 +184,14 @@ class Worker:
             listener = take(event.utterance_id, None)
         if listener is not None:
             listener(event)
+
+
+def _yield_to_others() -> None:
+    """Lower the calling thread's priority, and with it that of the threads it starts.
+
+    Sockets and the detector need little time, but at once: on a saturated machine an engine of
+    equal rank delays the end of speech by seconds, and every final with it (docs/log.md).
+    """
+    if sys.platform == "linux":  # where a priority is a thread's own
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _ENGINE_NICENESS)

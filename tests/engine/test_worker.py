@@ -1,5 +1,7 @@
 """The engine in its thread, with the embedded model: who hears what, and how it ends."""
 
+import os
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -285,3 +287,10 @@ def test_a_listener_may_end_the_engine(sentences: tuple[Audio, Audio]) -> None:
     worker.stop()
     with pytest.raises(EngineStoppedError):
         worker.submit(FinishUtterance(utterance_id))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a priority is not a thread's own")
+def test_the_engine_thread_yields_to_sockets_and_detector(worker: Worker) -> None:
+    (engine,) = (thread for thread in threading.enumerate() if thread.name == "starling-engine")
+    assert engine.native_id is not None
+    assert os.getpriority(os.PRIO_PROCESS, engine.native_id) > os.getpriority(os.PRIO_PROCESS, 0)
