@@ -169,6 +169,21 @@ def openai_pt(directory: Path) -> Path:
 
 
 @lru_cache(maxsize=4)
+def older_files(directory: Path, target: Path) -> Path:
+    """The same vocabulary as vocab.json, merges.txt and added_tokens.json."""
+    document = json.loads((directory / "tokenizer.json").read_text("utf-8"))
+    added = {token["content"]: token["id"] for token in document["added_tokens"]}
+    # The first repositories have no timestamps in it, and the older name of one token.
+    added = {name: i for name, i in added.items() if not name[2].isdigit()}
+    added["<|nocaptions|>"] = added.pop("<|nospeech|>")
+    vocab = document["model"]["vocab"] | {"<|endoftext|>": added.pop("<|endoftext|>")}
+    merges = ["#version: 0.2", *(" ".join(pair) for pair in document["model"]["merges"])]
+    (target / "vocab.json").write_text(json.dumps(vocab), "utf-8")
+    (target / "merges.txt").write_text("\n".join(merges) + "\n", "utf-8")
+    (target / "added_tokens.json").write_text(json.dumps(added), "utf-8")
+    return target
+
+
 def reference_model(directory: Path) -> Any:
     """The checkpoint as `transformers` loads it, in float32."""
     model: Any = transformers.WhisperForConditionalGeneration.from_pretrained(

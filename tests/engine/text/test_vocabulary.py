@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from engine.errors import CheckpointError
 from engine.text.tokenizer import Tokenizer
 from engine.text.vocabulary import LANGUAGE_CODES, NUM_TIMESTAMPS
-from tests.support.checkpoints import NUM_TEXT_TOKENS, SHAPES, make_tokenizer
+from tests.support.checkpoints import NUM_TEXT_TOKENS, SHAPES, make_tokenizer, older_files
 
 plain = st.text(st.characters(exclude_characters="\ufffd", exclude_categories=["Cs"]))
 
@@ -19,21 +19,6 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def num_tokens(shape: str) -> int:
     return NUM_TEXT_TOKENS + 8 + len(SHAPES[shape].languages) + NUM_TIMESTAMPS
-
-
-def older_files(directory: Path, target: Path) -> Path:
-    """The same vocabulary as vocab.json, merges.txt and added_tokens.json."""
-    document = json.loads((directory / "tokenizer.json").read_text("utf-8"))
-    added = {token["content"]: token["id"] for token in document["added_tokens"]}
-    # The first repositories have no timestamps in it, and the older name of one token.
-    added = {name: i for name, i in added.items() if not name[2].isdigit()}
-    added["<|nocaptions|>"] = added.pop("<|nospeech|>")
-    vocab = document["model"]["vocab"] | {"<|endoftext|>": added.pop("<|endoftext|>")}
-    merges = ["#version: 0.2", *(" ".join(pair) for pair in document["model"]["merges"])]
-    (target / "vocab.json").write_text(json.dumps(vocab), "utf-8")
-    (target / "merges.txt").write_text("\n".join(merges) + "\n", "utf-8")
-    (target / "added_tokens.json").write_text(json.dumps(added), "utf-8")
-    return target
 
 
 def test_language_codes_are_those_of_transformers() -> None:
