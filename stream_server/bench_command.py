@@ -16,8 +16,8 @@ from engine.bench.report import environment, report
 from engine.errors import AudioError, EngineError
 from stream_server import protocol
 from stream_server.engine_flags import add_engine_arguments, engine_config_of
+from stream_server.silero_net import DetectorError, SileroNet
 from stream_server.speech_regions import find_speech
-from stream_server.vad import DetectorError, SileroNet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

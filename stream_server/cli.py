@@ -46,7 +46,7 @@ def _serve(arguments: Sequence[str]) -> int:
     from engine.errors import EngineError
     from stream_server.config import ServerConfig
     from stream_server.server import serve
-    from stream_server.vad import DetectorError
+    from stream_server.silero_net import DetectorError
 
     try:
         config = ServerConfig.from_args(arguments)

@@ -17,8 +17,8 @@ from engine.events import (
 from stream_server import protocol
 from stream_server.effects import Effect, Submit
 from stream_server.endpointer import VAD_FRAME_SAMPLES, Endpointer
+from stream_server.silero_net import SileroNet
 from stream_server.speech_gate import SpeechGate
-from stream_server.vad import SileroNet
 
 
 def find_speech(

@@ -17,9 +17,9 @@ from engine.offline import Region, transcribe
 from engine.worker import Worker
 from stream_server import protocol
 from stream_server.engine_flags import add_engine_arguments, engine_config_of
+from stream_server.silero_net import DetectorError, SileroNet
 from stream_server.speech_regions import find_speech
 from stream_server.transcript_formats import FORMATS, render
-from stream_server.vad import DetectorError, SileroNet
 
 _DEFAULTS = EngineConfig()
 

@@ -10,9 +10,9 @@ from engine.events import AppendAudio, OpenUtterance, UtteranceId, UtteranceOpti
 from stream_server import protocol
 from stream_server.effects import Effect, Score, Submit
 from stream_server.endpointer import Endpointer
+from stream_server.silero_net import SileroNet, VadState
 from stream_server.speech_gate import SpeechGate
 from stream_server.speech_regions import find_speech
-from stream_server.vad import SileroNet, VadState
 from tests.support.clips import DEMO, TWO_SENTENCES, read_clip
 from tests.support.engines import Audio
 from tests.support.sounds import silence, tone
