@@ -27,6 +27,7 @@ from websockets.typing import Subprotocol
 
 from stream_server.protocol import (
     CODECS,
+    DEFAULT_PORT,
     JSON_SUBPROTOCOL,
     MSGPACK_SUBPROTOCOL,
     STREAM_PATH,
@@ -44,7 +45,7 @@ from stream_server.protocol import (
     Stop,
 )
 
-DEFAULT_URL: Final = "ws://127.0.0.1:8765"
+DEFAULT_URL: Final = f"ws://127.0.0.1:{DEFAULT_PORT}"
 OPEN_TIMEOUT_S: Final = 10  # connecting and upgrading; a server that needs longer is not there
 
 

@@ -18,7 +18,6 @@ class EngineMetrics:
 
     steps: dict[str, StepMetrics] = field(default_factory=dict)
     tokens: int = 0  # of hypotheses, forced prefixes not counted
-    decoder_rows: int = 0  # rows of prefill, verify and decode steps: passes per hypothesis
     drafted: int = 0
     accepted: int = 0
     partials: int = 0

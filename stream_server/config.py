@@ -24,7 +24,7 @@ from pydantic_settings import (
 from engine.config import Device, Dtype, EngineConfig
 from engine.errors import ConfigError
 from engine.events import Context
-from stream_server.protocol import MAX_CHUNK_BYTES
+from stream_server.protocol import DEFAULT_PORT, MAX_CHUNK_BYTES
 
 ENV_PREFIX: Final = "STARLING_"
 _ENGINE: Final = EngineConfig()
@@ -54,7 +54,9 @@ class ServerConfig(BaseSettings):
     host: str = Field(
         default="127.0.0.1", description="address to listen on; 0.0.0.0 for all networks"
     )
-    port: int = Field(default=8765, ge=0, le=65535, description="TCP port; 0 takes a free one")
+    port: int = Field(
+        default=DEFAULT_PORT, ge=0, le=65535, description="TCP port; 0 takes a free one"
+    )
     tls_cert: Path | None = Field(
         default=None, description="certificate chain (PEM): serve wss and https"
     )

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from importlib.resources import as_file, files
 from typing import IO, Final
 
+from stream_server.protocol import DEFAULT_PORT
+
 _STARLING: Final = (sys.executable, "-m", "stream_server")
 _READY: Final = re.compile(r"(wss?://\S+), page (https?://\S+)")
 _STOP_TIMEOUT_S: Final = 15  # the server's own drain takes at most 10
@@ -23,7 +25,7 @@ _STOP_TIMEOUT_S: Final = 15  # the server's own drain takes at most 10
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `run` reads."""
     parser.add_argument("--model", default="embedded", help="default: %(default)s")
-    parser.add_argument("--port", type=int, default=8765, help="0 takes a free one")
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 takes a free one")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -17,6 +17,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec import inspect as msgspec_inspect
 
 STREAM_PATH = "/v1/stream"
+DEFAULT_PORT = 8765
 JSON_SUBPROTOCOL = "asr.json.v1"
 MSGPACK_SUBPROTOCOL = "asr.msgpack.v1"
 BEARER_PREFIX = "bearer."  # a browser cannot set headers on a websocket

@@ -71,8 +71,7 @@ class Checkpoint:
 
     `weights` are on the CPU in their stored dtype, under Hugging Face's names without the
     leading "model." (`encoder.layers.0.self_attn.q_proj.weight`); exactly the tensors that
-    `dims` asks for. `tokenizer_source` is what `tokenizer` was read from; `traits` are what
-    it was trained for beside what every Whisper is.
+    `dims` asks for. `traits` are what it was trained for beside what every Whisper is.
     """
 
     name: str
@@ -80,7 +79,6 @@ class Checkpoint:
     weights: dict[str, Tensor]
     generation: GenerationDefaults
     tokenizer: Tokenizer
-    tokenizer_source: Path
     traits: CheckpointTraits
 
 
@@ -165,7 +163,6 @@ def _load_huggingface(directory: Path) -> Checkpoint:
         weights=_checked_weights(dims, ((path, _read_tensors(path)) for path in paths)),
         generation=generation_defaults(name, dims, tokenizer, config, settings),
         tokenizer=tokenizer,
-        tokenizer_source=directory,
         traits=CheckpointTraits.from_config(own, f"{directory / 'config.json'}: starling"),
     )
 
@@ -188,7 +185,6 @@ def _load_openai(path: Path, *, cache_dir: Path | None, offline: bool) -> Checkp
         weights=_checked_weights(dims, [(path, renamed)]),
         generation=generation_defaults(path.stem, dims, tokenizer, {}, settings),
         tokenizer=tokenizer,
-        tokenizer_source=source,
         traits=CheckpointTraits(),
     )
 

@@ -51,10 +51,7 @@ class GenerationDefaults:
     begin_suppress_tokens: tuple[int, ...]
     is_multilingual: bool
     lang_to_id: dict[str, int]
-    task_to_id: dict[str, int]
     language: str | None
-    no_timestamps_token_id: int
-    prev_sot_token_id: int
     max_initial_timestamp_index: int | None
     alignment_heads: tuple[tuple[int, int], ...]
 
@@ -85,16 +82,12 @@ def generation_defaults(
     language = str(settings.get("language") or "").strip("<|>")
     if not tokenizer.is_multilingual:
         language = "en"
-    tasks = {"transcribe": tokenizer.transcribe, "translate": tokenizer.translate}
     return GenerationDefaults(
         suppress_tokens=_token_ids(settings.get("suppress_tokens"), dims.n_vocab),
         begin_suppress_tokens=_token_ids(settings.get("begin_suppress_tokens"), dims.n_vocab),
         is_multilingual=tokenizer.is_multilingual,
         lang_to_id=tokenizer.languages,
-        task_to_id=tasks,
         language=language if language in tokenizer.languages else None,
-        no_timestamps_token_id=tokenizer.no_timestamps,
-        prev_sot_token_id=tokenizer.sot_prev,
         max_initial_timestamp_index=settings.get("max_initial_timestamp_index"),
         alignment_heads=_alignment_heads(name, dims, settings.get("alignment_heads")),
     )

@@ -1,7 +1,4 @@
-"""Every per-slot tensor on the device, and what the runner must remember beside it.
-
-One row more than there are slots: the last is the scratch row, where padding points.
-"""
+"""Every per-slot tensor on the device: keys and values, tokens, and the rules in force."""
 
 from dataclasses import dataclass
 
@@ -18,17 +15,16 @@ class SlotCaches:
     """Device tensors indexed by slot. Touched only by the engine thread."""
 
     layers: tuple[LayerCache, ...]
-    tokens: Tensor  # [slots + 1, n_text_ctx] int64, everything fed or chosen
-    lengths: Tensor  # [slots + 1] int64, valid tokens
-    begins: Tensor  # [slots + 1] int64, Sampling.begin
-    timestamps: Tensor  # [slots + 1] bool, Sampling.timestamps
+    tokens: Tensor  # [slots, n_text_ctx] int64, everything fed or chosen
+    lengths: Tensor  # [slots] int64, valid tokens
+    begins: Tensor  # [slots] int64, Sampling.begin
+    timestamps: Tensor  # [slots] bool, Sampling.timestamps
 
     @classmethod
     def allocate(
         cls, dims: ModelDims, num_slots: int, *, dtype: torch.dtype, device: torch.device
     ) -> "SlotCaches":
-        """Memory for `num_slots` slots and the scratch row; untouched pages cost nothing."""
-        rows = num_slots + 1
+        """Memory for `num_slots` slots; on a CPU untouched pages cost nothing."""
         heads, head_dim = dims.n_text_head, dims.n_text_state // dims.n_text_head
 
         def zeros(*shape: int, kind: torch.dtype = dtype) -> Tensor:
@@ -37,23 +33,18 @@ class SlotCaches:
         return cls(
             layers=tuple(
                 LayerCache(
-                    zeros(rows, dims.n_text_ctx, heads, head_dim),
-                    zeros(rows, dims.n_text_ctx, heads, head_dim),
-                    zeros(rows, heads, MAX_WINDOW_POSITIONS, head_dim),
-                    zeros(rows, heads, MAX_WINDOW_POSITIONS, head_dim),
+                    zeros(num_slots, dims.n_text_ctx, heads, head_dim),
+                    zeros(num_slots, dims.n_text_ctx, heads, head_dim),
+                    zeros(num_slots, heads, MAX_WINDOW_POSITIONS, head_dim),
+                    zeros(num_slots, heads, MAX_WINDOW_POSITIONS, head_dim),
                 )
                 for _ in range(dims.n_text_layer)
             ),
-            tokens=zeros(rows, dims.n_text_ctx, kind=torch.int64),
-            lengths=zeros(rows, kind=torch.int64),
-            begins=zeros(rows, kind=torch.int64),
-            timestamps=zeros(rows, kind=torch.bool),
+            tokens=zeros(num_slots, dims.n_text_ctx, kind=torch.int64),
+            lengths=zeros(num_slots, kind=torch.int64),
+            begins=zeros(num_slots, kind=torch.int64),
+            timestamps=zeros(num_slots, kind=torch.bool),
         )
-
-    @property
-    def scratch(self) -> int:
-        """Index of the scratch row."""
-        return self.lengths.shape[0] - 1
 
 
 def slot_bytes(dims: ModelDims, dtype: torch.dtype) -> int:

@@ -162,7 +162,6 @@ class Scheduler:
             return self._feed_step(decoding[0], live)
         rows = [_slot(it) for it in live if _job(it).phase is Phase.DECODE]
         del rows[self._setup.config.max_batch :]
-        self._metrics.decoder_rows += len(rows)
         return DecodeStep(tuple(rows))
 
     def _feed_step(self, first: Utterance, live: Sequence[Utterance]) -> Step:
@@ -182,7 +181,6 @@ class Scheduler:
         if wanted is AlignStep:
             return AlignStep(tuple(it.align_row(_slot(it)) for it in batch))
         rows = [self._feed_row(it) for it in batch]
-        self._metrics.decoder_rows += len(rows)
         if wanted is VerifyStep:
             return VerifyStep(tuple(row for row in rows if isinstance(row, VerifyRow)))
         return PrefillStep(tuple(row for row in rows if isinstance(row, PrefillRow)))

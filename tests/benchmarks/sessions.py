@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clients.client import StreamClient
+from clients.client import DEFAULT_URL, StreamClient
 from clients.latency import LatencyMeter
 from engine.audio.file import read_audio
 from stream_server.protocol import Final, Partial, Start
@@ -154,7 +154,7 @@ async def churn(args: argparse.Namespace) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("mode", choices=("paced", "churn"))
-    parser.add_argument("--url", default="ws://127.0.0.1:8765")
+    parser.add_argument("--url", default=DEFAULT_URL)
     parser.add_argument("--sessions", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--pid", type=int, help="the server's, for churn")

@@ -56,9 +56,6 @@ def test_generation_settings_are_the_file_s(base: Path) -> None:
     assert generation.begin_suppress_tokens == tuple(sorted(stored["begin_suppress_tokens"]))
     assert generation.alignment_heads == tuple(map(tuple, stored["alignment_heads"]))
     assert generation.max_initial_timestamp_index == stored["max_initial_timestamp_index"]
-    assert generation.no_timestamps_token_id == stored["no_timestamps_token_id"]
-    assert generation.prev_sot_token_id == stored["prev_sot_token_id"]
-    assert generation.task_to_id == stored["task_to_id"]
     assert {f"<|{code}|>": i for code, i in generation.lang_to_id.items()} == stored["lang_to_id"]
     assert generation.is_multilingual
     assert generation.language is None

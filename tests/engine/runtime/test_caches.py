@@ -11,16 +11,15 @@ def allocate(num_slots: int, dtype: torch.dtype = torch.float32) -> SlotCaches:
     return SlotCaches.allocate(DIMS, num_slots, dtype=dtype, device=torch.device("cpu"))
 
 
-def test_there_is_a_row_for_each_slot_and_one_for_padding() -> None:
+def test_there_is_a_row_for_each_slot() -> None:
     caches = allocate(4)
-    assert caches.scratch == 4
-    assert caches.tokens.shape == (5, 5)
+    assert caches.tokens.shape == (4, 5)
     for per_slot in (caches.lengths, caches.begins, caches.timestamps):
-        assert per_slot.shape == (5,)
+        assert per_slot.shape == (4,)
     assert len(caches.layers) == 3
     for layer in caches.layers:
-        assert layer.self_keys.shape == layer.self_values.shape == (5, 5, 2, 3)
-        whole = (5, 2, MAX_WINDOW_POSITIONS, 3)
+        assert layer.self_keys.shape == layer.self_values.shape == (4, 5, 2, 3)
+        whole = (4, 2, MAX_WINDOW_POSITIONS, 3)
         assert layer.cross_keys.shape == layer.cross_values.shape == whole
 
 
@@ -46,7 +45,7 @@ def test_a_slot_costs_what_is_said_before_it_is_allocated() -> None:
                 layer.cross_values,
             )
         )
-        assert held == 3 * slot_bytes(DIMS, dtype)
+        assert held == 2 * slot_bytes(DIMS, dtype)
 
 
 def test_layers_and_slots_share_no_memory() -> None:

@@ -367,8 +367,6 @@ def test_what_was_done_is_counted() -> None:
     metrics = rig.metrics
     assert (metrics.partials, metrics.finals) == (len(rig.partials()), 1)
     assert 0 < metrics.accepted <= metrics.drafted
-    rows = sum(len(slots_of(step)) for step in rig.runner.steps if not isinstance(step, EncodeStep))
-    assert metrics.decoder_rows == rows
     assert metrics.tokens >= len(rig.finals()[0].tokens)
 
 

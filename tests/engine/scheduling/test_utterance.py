@@ -146,7 +146,7 @@ def test_drafts_cost_a_fraction_of_the_passes_and_change_nothing() -> None:
     assert [(p.end, p.text) for p in with_drafts.partials()] == [
         (p.end, p.text) for p in without.partials()
     ]
-    assert with_drafts.metrics.decoder_rows < without.metrics.decoder_rows
+    assert len(with_drafts.runner.steps) < len(without.runner.steps)
     assert with_drafts.metrics.accepted > 0.8 * with_drafts.metrics.drafted
 
 
