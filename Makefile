@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+NODE_READY := node_modules/.ready
 
-.PHONY: demo test check style types imports coverage gpu bench clean
+.PHONY: demo test check style types imports scripts coverage gpu bench clean
 
 demo: $(READY)
 	@$(BIN)/starling demo
@@ -12,7 +13,7 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -q
 
-check: style types imports
+check: style types imports scripts
 
 style: $(READY)
 	$(BIN)/ruff check .
@@ -23,6 +24,11 @@ types: $(READY)
 
 imports: $(READY)
 	$(BIN)/lint-imports
+
+# The page itself needs no node; what checks its style and its types does.
+scripts: $(NODE_READY)
+	npm run --silent style
+	npm run --silent types
 
 coverage: $(READY)
 	$(BIN)/python -m coverage run -m pytest -q
@@ -43,5 +49,10 @@ $(READY): pyproject.toml constraints.txt
 		--constraint constraints.txt --editable '.[dev,bench]'
 	touch $@
 
+# Exactly what package-lock.json says, and nothing of it runs while it is installed.
+$(NODE_READY): package-lock.json
+	npm ci --ignore-scripts --no-audit --no-fund
+	touch $@
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	rm -rf $(VENV) node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage

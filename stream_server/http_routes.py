@@ -1,34 +1,60 @@
 """Plain HTTP on the websocket's port: is it alive, is it ready, what does it run, the page.
 
-Decides status codes and bodies from the server's condition; leaves changing that to `server`.
+Decides status codes and bodies from the server's condition; leaves changing that to `server`,
+and who is let in too.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
 from engine.events import ModelInfo
 from stream_server.access import AccessPolicy
 from stream_server.protocol import STREAM_PATH
 
 WEB_DEMO: Final = Path(__file__).parent.parent / "web_demo"
+# The clip of `starling demo`, for those who open the page without a microphone.
+SAMPLE: Final = Path(__file__).parent.parent / "clients" / "demo" / "demo.flac"
+SAMPLE_PATH: Final = "sample.flac"
 
 # Everything the page needs comes from this server, as files: nothing inline can be injected.
+# Audio may also be a blob, which is what a browser makes of a dropped file; audio worklets are
+# scripts to this policy.
 PAGE_HEADERS: Final = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "connect-src 'self'; media-src 'self' blob:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
+    "permissions-policy": "microphone=(self)",
+    "cross-origin-resource-policy": "same-origin",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
+    # Ask each time, by ETag: a new server is not shown with files of the one before it.
+    "cache-control": "no-cache",
 }
+
+# Written here, because the system's own table is wrong on some machines, and a browser runs no
+# module that comes as text/plain.
+MEDIA_TYPES: Final = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".flac": "audio/flac",
+}
+
+# Why a request with these headers would not be upgraded; None where it would.
+Refusal = Callable[[Headers], Response | None]
 
 
 @dataclass(slots=True)
@@ -45,7 +71,7 @@ class Condition:
 
 
 def http_routes(
-    condition: Condition, model: Callable[[], ModelInfo], policy: AccessPolicy
+    condition: Condition, model: Callable[[], ModelInfo], policy: AccessPolicy, refusal: Refusal
 ) -> Sequence[BaseRoute]:
     """Every route but the websocket's; the page comes last, since it takes what is left."""
 
@@ -80,6 +106,9 @@ def http_routes(
         )
 
     async def not_upgraded(request: Request) -> Response:
+        # A browser tells no page why a websocket was refused. This does.
+        if (refused := refusal(request.headers)) is not None:
+            return refused
         upgrade = {"upgrade": "websocket", "connection": "Upgrade"}
         return PlainTextResponse(f"{STREAM_PATH} is a websocket\n", 426, upgrade)
 
@@ -88,7 +117,7 @@ def http_routes(
         Route("/readyz", readyz),
         Route("/v1/models", models),
         Route(STREAM_PATH, not_upgraded),
-        Mount("/", _with_headers(StaticFiles(directory=WEB_DEMO, html=True))),
+        Mount("/", PageFiles(directory=WEB_DEMO, html=True)),
     ]
 
 
@@ -101,15 +130,26 @@ def unauthorized() -> Response:
     )
 
 
-def _with_headers(app: ASGIApp) -> ASGIApp:
-    extra = [(name.encode(), value.encode()) for name, value in PAGE_HEADERS.items()]
+class PageFiles(StaticFiles):
+    """The page's files and its sample clip, with their headers and media types."""
 
-    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *extra]
-            await send(message)
+    def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
+        """The file of a path within the page; no file is (anything, None)."""
+        if path == SAMPLE_PATH:
+            return str(SAMPLE), SAMPLE.stat()
+        return super().lookup_path(path)
 
-        await app(scope, receive, send_with_headers)
-
-    return wrapped
+    def file_response(
+        self,
+        full_path: str | os.PathLike[str],
+        stat_result: os.stat_result,
+        scope: Scope,
+        status_code: int = 200,
+    ) -> Response:
+        """The file, or that it has not changed."""
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        response.headers.update(PAGE_HEADERS)
+        media_type = MEDIA_TYPES.get(Path(full_path).suffix)
+        if media_type is not None and "content-type" in response.headers:
+            response.headers["content-type"] = media_type
+        return response

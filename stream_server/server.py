@@ -9,7 +9,7 @@ import contextlib
 import gc
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from types import FrameType
 from typing import Final
 
@@ -28,7 +28,7 @@ from stream_server.endpointer import SpeechDetector
 from stream_server.errors import EngineFailureError, SessionError, ShuttingDownError
 from stream_server.http_routes import Condition, http_routes, unauthorized
 from stream_server.protocol import CODECS, JSON_SUBPROTOCOL, STREAM_PATH
-from stream_server.registry import Registry
+from stream_server.registry import Admission, Registry
 from stream_server.session import Session
 from stream_server.vad import SileroVad
 
@@ -61,12 +61,10 @@ class StreamService:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one websocket, from its handshake to its end."""
         await receive()  # websocket.connect
-        headers = Headers(scope=scope)
         offered: list[str] = scope["subprotocols"]
-        refusal = self._refusal(headers, offered)
-        admission = None if refusal is not None else self._registry.admit()
-        if admission is None:
-            await (refusal or _at_capacity())(scope, receive, send)
+        admission = self._admit(Headers(scope=scope), offered)
+        if isinstance(admission, Response):
+            await admission(scope, receive, send)
             return
         subprotocol = next((offer for offer in offered if offer in CODECS), None)
         session = Session(
@@ -94,12 +92,26 @@ class StreamService:
         finally:
             self._registry.release(admission)
 
-    def _refusal(self, headers: Headers, offered: list[str]) -> Response | None:
+    def refusal(self, headers: Headers) -> Response | None:
+        """What an upgrade with these headers would now be refused with; None if it would not."""
+        admission = self._admit(headers, offered=())
+        if isinstance(admission, Response):
+            return admission
+        self._registry.release(admission)
+        return None
+
+    def _admit(self, headers: Headers, offered: Sequence[str]) -> Admission | Response:
+        """A place, or why there is none for this client."""
         if not self._policy.admits_origin(headers.get("origin"), headers.get("host")):
             return PlainTextResponse("pages of this origin are not admitted\n", 403)
         if not self._policy.admits_key(headers.get("authorization"), offered):
             return unauthorized()
-        return None
+        admission = self._registry.admit()
+        if admission is not None:
+            return admission
+        if self._registry.is_closed:
+            return _unavailable("this server is shutting down")
+        return _unavailable("this server takes no more sessions now")
 
     async def drain(self, timeout_s: float) -> None:
         """Admit nobody, finalise every session, and give up those that take too long."""
@@ -126,10 +138,8 @@ class StreamService:
         self.give_up(EngineFailureError("the engine has failed; the server ends"))
 
 
-def _at_capacity() -> Response:
-    return PlainTextResponse(
-        "this server takes no more sessions now\n", 503, {"retry-after": str(RETRY_AFTER_S)}
-    )
+def _unavailable(why: str) -> Response:
+    return PlainTextResponse(f"{why}\n", 503, {"retry-after": str(RETRY_AFTER_S)})
 
 
 def build_app(config: ServerConfig, engine: Engine, detector: SpeechDetector) -> Starlette:
@@ -155,7 +165,7 @@ def build_app(config: ServerConfig, engine: Engine, detector: SpeechDetector) ->
     app = Starlette(
         routes=[
             WebSocketRoute(STREAM_PATH, service),
-            *http_routes(service.condition, lambda: engine.info, policy),
+            *http_routes(service.condition, lambda: engine.info, policy, service.refusal),
         ],
         lifespan=lifespan,
     )

@@ -1,10 +1,13 @@
 import socket
 import threading
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from starlette.testclient import TestClient
+from starlette.applications import Starlette
+from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from engine.errors import ConfigError
 from stream_server.config import ServerConfig
@@ -34,20 +37,90 @@ def test_an_application_is_not_built_without_the_keys_it_was_told_to_ask_for(
         build_app(config, MemoryEngine(), ScriptedDetector())
 
 
-def test_the_application_runs_under_any_asgi_server() -> None:
+@contextmanager
+def served(**settings: Any) -> Iterator[tuple[Starlette, TestClient]]:
+    """The application with fakes, and a client of it."""
     engine, detector = MemoryEngine(), ScriptedDetector()
     engine.start()
     detector.start()
     try:
-        app = build_app(ServerConfig(port=0), engine, detector)
-        with TestClient(app) as client, client.websocket_connect("/v1/stream") as stream:
-            stream.send_json({"type": "start"})
-            assert stream.receive_json()["type"] == "ready"
-            stream.send_json({"type": "stop"})
-            assert stream.receive_json()["type"] == "done"
+        app = build_app(ServerConfig(port=0, **settings), engine, detector)
+        with TestClient(app, "http://here.example") as client:
+            yield app, client
     finally:
         detector.stop()
         engine.stop()
+
+
+def test_the_application_runs_under_any_asgi_server() -> None:
+    with served() as (_, client), client.websocket_connect("/v1/stream") as stream:
+        stream.send_json({"type": "start"})
+        assert stream.receive_json()["type"] == "ready"
+        stream.send_json({"type": "stop"})
+        assert stream.receive_json()["type"] == "done"
+
+
+KEY = {"authorization": "Bearer right"}
+
+
+def fill(app: Starlette, client: TestClient) -> None:
+    app.state.full.enter_context(client.websocket_connect("/v1/stream", headers=KEY))
+
+
+def drain(app: Starlette, client: TestClient) -> None:
+    assert client.portal is not None
+    client.portal.call(app.state.service.drain, 0)
+
+
+def fail(app: Starlette, client: TestClient) -> None:
+    assert client.portal is not None
+    client.portal.call(app.state.service.fail, RuntimeError("lost the device"))
+
+
+def leave(app: Starlette, client: TestClient) -> None:
+    """Nothing happens to the server."""
+
+
+REFUSALS: list[tuple[Callable[[Starlette, TestClient], None], dict[str, str], int, str]] = [
+    (leave, {}, 401, "a valid API key is needed"),
+    (leave, {"authorization": "Bearer wrong"}, 401, "a valid API key is needed"),
+    (leave, KEY | {"origin": "http://there.example"}, 403, "origin"),
+    (fill, KEY, 503, "takes no more sessions now"),
+    (drain, KEY, 503, "shutting down"),
+    (fail, KEY, 503, "shutting down"),
+]
+
+
+@pytest.mark.parametrize(("happening", "headers", "status", "sentence"), REFUSALS)
+def test_a_plain_request_is_answered_as_an_upgrade_would_be_refused(
+    happening: Callable[[Starlette, TestClient], None],
+    headers: dict[str, str],
+    status: int,
+    sentence: str,
+) -> None:
+    with served(api_key=["right"], max_sessions=1) as (app, client), ExitStack() as app.state.full:
+        happening(app, client)
+        plain = client.get("/v1/stream", headers=headers)
+        with (
+            pytest.raises(WebSocketDenialResponse) as caught,
+            client.websocket_connect("/v1/stream", headers=headers),
+        ):
+            pass
+        refused = caught.value
+        assert plain.status_code == refused.status_code == status
+        assert plain.text == refused.text
+        assert sentence in plain.text
+        for name in ("retry-after", "www-authenticate"):
+            assert plain.headers.get(name) == refused.headers.get(name)
+        assert ("retry-after" in plain.headers) == (status == 503)
+
+
+def test_a_plain_request_takes_no_place() -> None:
+    with served(max_sessions=1) as (_, client):
+        for _ in range(3):
+            assert client.get("/v1/stream").status_code == 426
+        with client.websocket_connect("/v1/stream"):
+            assert client.get("/v1/stream").status_code == 503
 
 
 @pytest.mark.parametrize("broken", ["engine", "detector"])
