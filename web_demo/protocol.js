@@ -411,7 +411,7 @@ function readFields(path, given, fields) {
   /** @type {Record<string, unknown>} */
   const read = {};
   for (const [name, field] of Object.entries(fields)) {
-    const value = Object.hasOwn(given, name) ? given[name] : undefined;
+    const value = given[name];
     if (value !== undefined) {
       read[name] = readValue(`${path}.${name}`, value, field);
     } else if (!("default" in field || field.optional)) {
