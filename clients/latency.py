@@ -38,7 +38,7 @@ class LatencyMeter:
                 for at in self._stops_s:
                     if start < at <= end + END_TOLERANCE_S:
                         self._stops_s.remove(at)
-                        self.latencies_s.append(now - self._when_sent(at))
+                        self.latencies_s.append(now - self.when_sent(at))
                         break
             case _:
                 pass
@@ -48,6 +48,10 @@ class LatencyMeter:
         """Over the finals timed so far; None before the first."""
         return median(self.latencies_s) if self.latencies_s else None
 
-    def _when_sent(self, audio_s: float) -> float:
+    def when_sent(self, audio_s: float) -> float:
+        """The reading at which the audio up to `audio_s` was handed over, as far as there is any.
+
+        Raises IndexError where nothing has been sent.
+        """
         index = bisect_left(self._sent_s, audio_s)
         return self._sent_at[min(index, len(self._sent_at) - 1)]

@@ -106,12 +106,15 @@ def assemble(
     """Put an engine together around a loaded checkpoint."""
     dims, tokenizer = checkpoint.dims, checkpoint.tokenizer
     model = Whisper.from_checkpoint(checkpoint, dtype=dtype, device=device)
-    num_slots = config.num_slots or _affordable_slots(slot_bytes(dims, dtype), device)
-    caches = SlotCaches.allocate(dims, num_slots, dtype=dtype, device=device)
+    # A processor that multiplies matrices of bfloat16 attends in it to one query at a time five
+    # times as slowly as in float32, however long the keys (docs/log.md).
+    cache_dtype = torch.float32 if device.type == "cpu" else dtype
+    num_slots = config.num_slots or _affordable_slots(slot_bytes(dims, cache_dtype), device)
+    caches = SlotCaches.allocate(dims, num_slots, dtype=cache_dtype, device=device)
     rules = DecodingRules.build(checkpoint.generation, tokenizer, dims.n_vocab, device)
     contexts = ContextPolicy.of(config, trained_trimmed=checkpoint.traits.trimmed_context)
     setup = DecodeSetup(config, tokenizer, contexts, checkpoint.traits, dims.n_text_ctx)
-    metrics = EngineMetrics()
+    metrics = EngineMetrics(device=device.type, dtype=str(dtype).removeprefix("torch."))
     # A model that knows English alone has nothing to translate from, whatever tokens it has.
     tasks: tuple[Task, ...] = ("transcribe",)
     if len(tokenizer.languages) > 1:

@@ -109,7 +109,8 @@ class TimestampSpan:
 class HypothesisUpdated:
     """A partial: `text` begins with `stable_text`, which only grows within a segment.
 
-    `segment` counts from 0 within the utterance; a cut utterance has several.
+    `segment` counts from 0 within the utterance; a cut utterance has several. `interval` is what
+    now lies between partials: what was asked for, or more where the device has not time for it.
     """
 
     utterance_id: UtteranceId
@@ -120,6 +121,7 @@ class HypothesisUpdated:
     stable_text: str
     stable_end: Samples
     language: str
+    interval: Samples
 
 
 @dataclass(frozen=True, slots=True)

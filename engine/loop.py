@@ -27,12 +27,12 @@ class Loop:
     def take(self, commands: Iterable[Command]) -> None:
         """Hand commands to the scheduler, in order."""
         for command in commands:
-            self._publish_all(self._engine.scheduler.handle(command))
+            self._publish_all(self._engine.scheduler.handle(command, time.perf_counter()))
 
     def run_step(self) -> bool:
         """Run one step; False where there is nothing to do until another command comes."""
         scheduler = self._engine.scheduler
-        step = scheduler.next_step()
+        step = scheduler.next_step(time.perf_counter())
         if step is None:
             scheduler.check()
             return False
@@ -45,10 +45,11 @@ class Loop:
             return True
         elapsed = time.perf_counter() - started
         self._engine.metrics.record_step(type(step).__name__, num_rows(step), elapsed)
-        self._publish_all(scheduler.apply(result))
+        self._publish_all(scheduler.apply(result, elapsed))
         return True
 
     def _publish_all(self, events: Iterable[EngineEvent]) -> None:
+        self._engine.metrics.utterances = self._engine.scheduler.num_utterances
         for event in events:
             self._publish(event)
 

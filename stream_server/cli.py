@@ -13,6 +13,8 @@ _COMMANDS = {
     "transcribe": ("stream_server.transcribe_command", "recordings to text, SRT, VTT or JSON"),
     "stream": ("clients.file", "send a recording to a server as if it were spoken now"),
     "mic": ("clients.microphone", "live captions of this machine's microphone"),
+    "top": ("clients.top", "what a server is doing, live in the terminal"),
+    "loadtest": ("clients.load", "simulated sessions against a server, and what they see"),
     "bench": ("stream_server.bench_command", "measure this machine: throughput, redecode"),
 }
 _SERVE = "serve live speech recognition over websockets"
@@ -45,14 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _serve(arguments: Sequence[str]) -> int:
     from engine.errors import EngineError
     from stream_server.config import ServerConfig
+    from stream_server.log_format import formatter_of
     from stream_server.server import serve
     from stream_server.silero_net import DetectorError
 
     try:
         config = ServerConfig.from_args(arguments)
-        logging.basicConfig(
-            level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s"
-        )
+        handler = logging.StreamHandler()
+        handler.setFormatter(formatter_of(config.log_format))
+        logging.basicConfig(level=config.log_level.upper(), handlers=[handler])
         return serve(config)
     except (EngineError, DetectorError, OSError) as exc:
         print(f"starling serve: {exc}", file=sys.stderr)

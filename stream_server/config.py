@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
+    CliImplicitFlag,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -24,6 +25,7 @@ from pydantic_settings import (
 from engine.config import Device, Dtype, EngineConfig
 from engine.errors import ConfigError
 from engine.events import Context
+from stream_server.log_format import LogFormat
 from stream_server.protocol import DEFAULT_PORT, MAX_CHUNK_BYTES
 
 ENV_PREFIX: Final = "STARLING_"
@@ -89,6 +91,14 @@ class ServerConfig(BaseSettings):
         default=10, ge=0, description="time for the last finals at shutdown"
     )
     log_level: LogLevel = Field(default="info", description="least severe messages to log")
+    log_format: LogFormat = Field(
+        default="text", description="lines for people, or one JSON object per line"
+    )
+    # On, and without a key, as health is: sums over all sessions, and only this machine is
+    # listened to by default. Who serves the world and not its figures says --no-metrics.
+    metrics: CliImplicitFlag[bool] = Field(
+        default=True, description="/metrics for Prometheus, open to all who reach the port"
+    )
 
     model: str = Field(
         default=_ENGINE.model, description="Whisper checkpoint: directory, hub id or auto"

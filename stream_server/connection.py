@@ -29,6 +29,7 @@ from engine.events import (
     PauseUtterance,
     UtteranceId,
 )
+from engine.metrics import EngineMetrics
 from stream_server.effects import Close, Effect, Score, Send, Submit
 from stream_server.endpointer import SpeechDetector
 from stream_server.errors import (
@@ -37,9 +38,12 @@ from stream_server.errors import (
     MessageTooLargeError,
     SessionError,
 )
+from stream_server.loop_mailbox import LoopMailbox
 from stream_server.outbox import Outbox
 from stream_server.protocol import Codec, ProtocolError
 from stream_server.session import Session
+from stream_server.session_meter import SessionMeter
+from stream_server.totals import SessionState
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +63,10 @@ class Engine(Protocol):
     @property
     def info(self) -> ModelInfo:
         """The loaded model."""
+
+    @property
+    def metrics(self) -> EngineMetrics:
+        """What it counts; to be read only."""
 
     def new_utterance_id(self) -> UtteranceId:
         """An id never given before."""
@@ -96,6 +104,8 @@ class Connection:
         engine: Engine,
         detector: SpeechDetector,
         limits: ConnectionLimits,
+        meter: SessionMeter,
+        mailbox: LoopMailbox,
         receive: Receive,
         write: Write,
     ) -> None:
@@ -104,6 +114,8 @@ class Connection:
         self._engine = engine
         self._frames = detector.open()
         self._limits = limits
+        self._meter = meter
+        self._mailbox = mailbox
         self._receive = receive
         self._write = write
         self._outbox = Outbox()
@@ -126,6 +138,7 @@ class Connection:
             self._idle_timer.cancel()
             self._perform(self._session.drop())
             self._frames.close()
+            logger.info("session ended", extra={"fields": self._figures()})
 
     def drain(self) -> None:
         """Finalise what was heard and close; the server is going away."""
@@ -135,11 +148,29 @@ class Connection:
         """Close at once, for a reason outside of this session."""
         self._perform(self._session.abort(error))
 
+    @property
+    def state(self) -> SessionState:
+        """How far its session is."""
+        if self._session.is_ending:
+            return "ending"
+        return "open" if self._meter.has_started else "new"
+
+    @property
+    def num_waiting(self) -> int:
+        """Messages that the client has not been sent yet."""
+        return len(self._outbox)
+
+    def _figures(self) -> dict[str, Any]:
+        """What the log keeps of the session: never its token, its text or who the client is."""
+        identity = {"session": self._session.session_id, "subprotocol": self._codec.subprotocol}
+        return identity | self._meter.figures()
+
     async def _read_frames(self) -> None:
         while True:
             message = await self._receive()
             self._heard_at = self._loop.time()
             if message["type"] == "websocket.disconnect":
+                self._meter.leave(message.get("code", 1005), message.get("reason") or "")
                 break
             frame = message.get("bytes")
             self._decide(self._receive_frame, message["text"] if frame is None else bytes(frame))
@@ -154,7 +185,9 @@ class Connection:
             while not self._gone:
                 message = self._outbox.take()
                 if message is not None:
-                    await self._write(_to_asgi(self._codec.encode(message)))
+                    frame = self._codec.encode(message)
+                    self._meter.send(message, _size_of(frame))
+                    await self._write(_to_asgi(frame))
                 elif self._close is not None:
                     await self._write(
                         {
@@ -169,7 +202,8 @@ class Connection:
                     await self._wake.wait()
 
     def _receive_frame(self, frame: str | bytes) -> list[Effect]:
-        size = len(frame) if isinstance(frame, bytes) else len(frame.encode())
+        size = _size_of(frame)
+        self._meter.receive(size)
         limit = self._limits.max_message_bytes
         if size > limit:
             raise MessageTooLargeError(f"got a frame of {size} bytes, takes at most {limit}")
@@ -193,22 +227,26 @@ class Connection:
             self.fail(EngineFailureError("the server failed; it is not your doing"))
 
     def _perform(self, effects: list[Effect]) -> None:
+        unprocessed = self._session.unprocessed
+        if effects:
+            self._meter.perform(effects, unprocessed, self._loop.time())
         for effect in effects:
             match effect:
                 case Send(message=message):
                     self._outbox.put(message)
+                    self._wake.set()
                 case Score(frames=frames):
                     self._frames.score(frames, self._deliver_speech)
                 case Submit(command=command):
                     self._submit(command)
                 case Close():
                     self._close = effect
+                    self._wake.set()
                 case _:
                     assert_never(effect)
-        self._wake.set()
-        if self._session.unprocessed > HIGH_WATER_SAMPLES:
+        if unprocessed > HIGH_WATER_SAMPLES:
             self._room.clear()
-        elif self._session.unprocessed <= LOW_WATER_SAMPLES:
+        elif unprocessed <= LOW_WATER_SAMPLES:
             self._room.set()
 
     def _submit(self, command: Command) -> None:
@@ -224,16 +262,12 @@ class Connection:
 
     def _deliver_speech(self, probabilities: NDArray[np.float32]) -> None:
         """Called on the detector's thread."""
-        self._post(self._session.receive_speech, probabilities.tolist())
+        speech = probabilities.tolist()
+        self._mailbox.post(self._decide, self._session.receive_speech, speech)
 
     def _deliver_event(self, event: EngineEvent) -> None:
         """Called on the engine's thread."""
-        self._post(self._session.receive_event, event)
-
-    def _post(self, decide: Callable[..., list[Effect]], *args: Any) -> None:
-        # The loop is closed when the process is ending: nobody is left to be told.
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._decide, decide, *args)
+        self._mailbox.post(self._decide, self._session.receive_event, event)
 
     def _check_idle(self) -> None:
         if self._session.is_ending:
@@ -246,6 +280,10 @@ class Connection:
             self._idle_timer = self._loop.call_later(remaining, self._check_idle)
         else:
             self._decide(self._session.expire, self._limits.idle_timeout_s)
+
+
+def _size_of(frame: str | bytes) -> int:
+    return len(frame) if isinstance(frame, bytes) else len(frame.encode())
 
 
 def _to_asgi(frame: str | bytes) -> AsgiMessage:

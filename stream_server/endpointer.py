@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.audio.units import Samples, samples_from_ms
+from engine.metrics import StepMetrics
 
 VAD_FRAME_SAMPLES: Final = 512  # 32 ms, what Silero takes at 16 kHz
 MIN_SPEECH_FRAMES: Final = 2  # 64 ms: a click or a keystroke fills one frame, a syllable never
@@ -45,6 +46,10 @@ class DetectorStream(Protocol):
 
 class SpeechDetector(Protocol):
     """Scores VAD frames of all sessions."""
+
+    @property
+    def metrics(self) -> StepMetrics:
+        """Its calls, and the VAD frames in them; to be read only."""
 
     def open(self) -> DetectorStream:
         """A stream with nothing heard yet."""

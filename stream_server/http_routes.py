@@ -19,6 +19,7 @@ from starlette.types import Scope
 
 from engine.events import ModelInfo
 from stream_server.access import AccessPolicy
+from stream_server.metrics import Exporter
 from stream_server.protocol import STREAM_PATH
 
 WEB_DEMO: Final = Path(__file__).parent.parent / "web_demo"
@@ -71,9 +72,16 @@ class Condition:
 
 
 def http_routes(
-    condition: Condition, model: Callable[[], ModelInfo], policy: AccessPolicy, refusal: Refusal
+    condition: Condition,
+    model: Callable[[], ModelInfo],
+    policy: AccessPolicy,
+    refusal: Refusal,
+    exporter: Exporter | None,
 ) -> Sequence[BaseRoute]:
-    """Every route but the websocket's; the page comes last, since it takes what is left."""
+    """Every route but the websocket's; the page comes last, since it takes what is left.
+
+    Without an exporter there is no `/metrics`.
+    """
 
     async def healthz(request: Request) -> Response:
         if condition.failure is not None:
@@ -105,6 +113,13 @@ def http_routes(
             }
         )
 
+    async def metrics(request: Request) -> Response:
+        # Open as health is: sums over all sessions, nothing of any one of them.
+        if exporter is None:
+            return PlainTextResponse("this server shows no metrics\n", 404)
+        body, media_type = exporter.render(request.headers.get("accept", ""))
+        return Response(body, media_type=media_type)
+
     async def not_upgraded(request: Request) -> Response:
         # A browser tells no page why a websocket was refused. This does.
         if (refused := refusal(request.headers)) is not None:
@@ -115,6 +130,7 @@ def http_routes(
     return [
         Route("/healthz", healthz),
         Route("/readyz", readyz),
+        Route("/metrics", metrics),
         Route("/v1/models", models),
         Route(STREAM_PATH, not_upgraded),
         Mount("/", PageFiles(directory=WEB_DEMO, html=True)),

@@ -31,7 +31,7 @@ class Registry:
     """
 
     def __init__(self, max_sessions: int, new_token: Callable[[], str] = _new_token) -> None:
-        self._max_sessions = max_sessions
+        self.max_sessions = max_sessions
         self._new_token = new_token
         self._admitted: set[str] = set()
         self.is_closed = False
@@ -41,7 +41,7 @@ class Registry:
 
     def admit(self) -> Admission | None:
         """A place, to be given back with `release`; None where there is none to give."""
-        if self.is_closed or len(self._admitted) >= self._max_sessions:
+        if self.is_closed or len(self._admitted) >= self.max_sessions:
             return None
         admission = Admission(session_id=self._new_token(), token=self._new_token())
         self._admitted.add(admission.session_id)

@@ -9,9 +9,11 @@ import contextlib
 import gc
 import logging
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from types import FrameType
-from typing import Final
+from typing import Final, get_args
 
 import uvicorn
 from starlette.applications import Starlette
@@ -27,9 +29,13 @@ from stream_server.connection import Connection, ConnectionLimits, Engine
 from stream_server.endpointer import SpeechDetector
 from stream_server.errors import EngineFailureError, SessionError, ShuttingDownError
 from stream_server.http_routes import Condition, http_routes, unauthorized
+from stream_server.loop_lag import LoopLag, watch
+from stream_server.metrics import Exporter, Snapshot
 from stream_server.protocol import CODECS, JSON_SUBPROTOCOL, STREAM_PATH
 from stream_server.registry import Admission, Registry
 from stream_server.session import Session
+from stream_server.session_meter import SessionMeter
+from stream_server.totals import RefusalReason, SessionState, Totals
 from stream_server.vad import SileroVad
 
 logger = logging.getLogger(__name__)
@@ -42,6 +48,14 @@ RETRY_AFTER_S: Final = 1  # places become free whenever somebody stops talking
 CLOSE_GRACE_S: Final = 1  # for the last messages to leave after sessions were given up
 
 
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """No place for a client: the answer it gets, and what is counted."""
+
+    reason: RefusalReason
+    response: Response
+
+
 class StreamService:
     """Every session of one application. Touched only by the event loop's thread."""
 
@@ -49,6 +63,7 @@ class StreamService:
         self, config: ServerConfig, policy: AccessPolicy, engine: Engine, detector: SpeechDetector
     ) -> None:
         self.condition = Condition()
+        self.totals = Totals()
         self._policy = policy
         self._engine = engine
         self._detector = detector
@@ -63,9 +78,11 @@ class StreamService:
         await receive()  # websocket.connect
         offered: list[str] = scope["subprotocols"]
         admission = self._admit(Headers(scope=scope), offered)
-        if isinstance(admission, Response):
-            await admission(scope, receive, send)
+        if isinstance(admission, _Refused):
+            self.totals.refused[admission.reason] += 1
+            await admission.response(scope, receive, send)
             return
+        self.totals.admitted += 1
         subprotocol = next((offer for offer in offered if offer in CODECS), None)
         session = Session(
             admission.session_id, admission.token, self._engine.info, self._engine.new_utterance_id
@@ -78,6 +95,7 @@ class StreamService:
                 self._engine,
                 self._detector,
                 self._limits,
+                SessionMeter(self.totals),
                 receive,
                 send,
             )
@@ -95,23 +113,33 @@ class StreamService:
     def refusal(self, headers: Headers) -> Response | None:
         """What an upgrade with these headers would now be refused with; None if it would not."""
         admission = self._admit(headers, offered=())
-        if isinstance(admission, Response):
-            return admission
+        if isinstance(admission, _Refused):
+            return admission.response
         self._registry.release(admission)
         return None
 
-    def _admit(self, headers: Headers, offered: Sequence[str]) -> Admission | Response:
+    def snapshot(self) -> Snapshot:
+        """How the sessions are now."""
+        states = Counter(connection.state for connection in self._connections)
+        return Snapshot(
+            {state: states[state] for state in get_args(SessionState)},
+            self._registry.max_sessions,
+            max((connection.num_waiting for connection in self._connections), default=0),
+        )
+
+    def _admit(self, headers: Headers, offered: Sequence[str]) -> Admission | _Refused:
         """A place, or why there is none for this client."""
         if not self._policy.admits_origin(headers.get("origin"), headers.get("host")):
-            return PlainTextResponse("pages of this origin are not admitted\n", 403)
+            response = PlainTextResponse("pages of this origin are not admitted\n", 403)
+            return _Refused("forbidden_origin", response)
         if not self._policy.admits_key(headers.get("authorization"), offered):
-            return unauthorized()
+            return _Refused("unauthorized", unauthorized())
         admission = self._registry.admit()
         if admission is not None:
             return admission
         if self._registry.is_closed:
-            return _unavailable("this server is shutting down")
-        return _unavailable("this server takes no more sessions now")
+            return _Refused("draining", _unavailable("this server is shutting down"))
+        return _Refused("capacity", _unavailable("this server takes no more sessions now"))
 
     async def drain(self, timeout_s: float) -> None:
         """Admit nobody, finalise every session, and give up those that take too long."""
@@ -149,6 +177,17 @@ def build_app(config: ServerConfig, engine: Engine, detector: SpeechDetector) ->
     """
     policy = AccessPolicy(config.read_api_keys(), config.allowed_origin)
     service = StreamService(config, policy, engine, detector)
+    lag = LoopLag()
+    exporter = None
+    if config.metrics:
+        exporter = Exporter(
+            engine.info.name,
+            engine.metrics,
+            detector.metrics,
+            service.totals,
+            lag,
+            service.snapshot,
+        )
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -160,12 +199,16 @@ def build_app(config: ServerConfig, engine: Engine, detector: SpeechDetector) ->
 
         engine.on_failure(fail)
         detector.on_failure(fail)
-        yield
+        watching = asyncio.create_task(watch(lag))
+        try:
+            yield
+        finally:
+            watching.cancel()
 
     app = Starlette(
         routes=[
             WebSocketRoute(STREAM_PATH, service),
-            *http_routes(service.condition, lambda: engine.info, policy, service.refusal),
+            *http_routes(service.condition, lambda: engine.info, policy, service.refusal, exporter),
         ],
         lifespan=lifespan,
     )

@@ -23,7 +23,14 @@ from engine.audio.units import (
     samples_from_seconds,
     seconds_from_samples,
 )
-from engine.events import EngineEvent, ModelInfo, Task, UtteranceId, UtteranceOptions
+from engine.events import (
+    EngineEvent,
+    HypothesisUpdated,
+    ModelInfo,
+    Task,
+    UtteranceId,
+    UtteranceOptions,
+)
 from stream_server import protocol
 from stream_server.effects import Close, Effect, Send
 from stream_server.endpointer import Endpointer
@@ -36,6 +43,7 @@ from stream_server.errors import (
     ShuttingDownError,
     UnsupportedError,
 )
+from stream_server.lag_notice import LagNotice
 from stream_server.pcm import ENCODINGS, PcmDecoder
 from stream_server.speech_gate import SpeechGate, frame_floor
 from stream_server.transcript import Transcript
@@ -66,6 +74,7 @@ class _Conversation:
     decoder: PcmDecoder
     gate: SpeechGate
     transcript: Transcript
+    lag: LagNotice
 
 
 class Session:
@@ -141,7 +150,11 @@ class Session:
         if self._conversation is None or self._phase is _Phase.CLOSED:
             return []
         self._conversation.gate.receive_event(event)
-        told = self._conversation.transcript.receive(event)
+        told: list[protocol.ServerMessage] = []
+        if isinstance(event, HypothesisUpdated):
+            warning = self._conversation.lag.receive(event.interval)
+            told += [] if warning is None else [warning]
+        told += self._conversation.transcript.receive(event)
         return [*(Send(message) for message in told), *self._answer_marks(self._conversation)]
 
     def expire(self, limit_s: float) -> list[Effect]:
@@ -187,6 +200,7 @@ class Session:
             decoder=PcmDecoder(start.sample_rate, start.encoding, start.channels),
             gate=SpeechGate(speech, options, open_utterance),
             transcript=transcript,
+            lag=LagNotice(options.interim_interval),
         )
         self._phase = _Phase.OPEN
         ready = protocol.Ready(

@@ -18,14 +18,21 @@ def render(segments: Sequence[SegmentClosed], duration: Samples, form: str) -> s
         return json.dumps(_document(segments, lines, duration), ensure_ascii=False) + "\n"
     if form == "text":
         return "".join(f"{line['text']}\n" for line in lines)
-    comma = "," if form == "srt" else "."
+    is_srt = form == "srt"
+    comma = "," if is_srt else "."
     cues = [
-        f"{_clock(line['start'], comma)} --> {_clock(line['end'], comma)}\n{line['text']}\n"
+        f"{_clock(line['start'], comma)} --> {_clock(line['end'], comma)}\n"
+        f"{line['text'] if is_srt else _escaped(line['text'])}\n"
         for line in lines
     ]
-    if form == "srt":
+    if is_srt:
         return "\n".join(f"{number}\n{cue}" for number, cue in enumerate(cues, start=1))
     return "\n".join(["WEBVTT\n", *cues])
+
+
+def _escaped(text: str) -> str:
+    """Cue text of WebVTT (W3C WebVTT, 4.2.2): these would begin a tag or reference or end a cue."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _document(

@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 import torch
 
+from engine.metrics import StepMetrics
 from stream_server.endpointer import VAD_FRAME_SAMPLES
 from stream_server.silero_net import DetectorError, Frames, Probabilities, SileroNet, VadState
 
@@ -87,6 +88,7 @@ class SileroVad:
     """
 
     def __init__(self, net: SileroNet | None = None) -> None:
+        self.metrics = StepMetrics()  # calls, and the VAD frames in them; written by the thread
         self._net = net or SileroNet()
         self._condition = threading.Condition()
         self._ready: dict[SileroStream, None] = {}  # streams with frames waiting, oldest first
@@ -179,10 +181,12 @@ class SileroVad:
             taken = [(stream, _take(stream.waiting)) for stream in self._ready]
         if not taken:
             return False  # every stream that had frames was closed meanwhile
+        started = time.perf_counter()
         states, scores = self._net.advance(
             [stream.state for stream, _ in taken],
             [np.concatenate([part for _, part in parts]) for _, parts in taken],
         )
+        self.metrics.record(sum(map(len, scores)), time.perf_counter() - started)
         finished: list[_Request] = []
         with self._condition:
             for (stream, parts), state, values in zip(taken, states, scores, strict=True):

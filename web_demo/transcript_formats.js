@@ -45,14 +45,24 @@ export function render(finals, durationS, form) {
   if (form === "text") {
     return spoken.map((final) => `${final.text.trim()}\n`).join("");
   }
-  const comma = form === "srt" ? "," : ".";
-  const cues = spoken.map(
-    ({ start, end, text }) => `${clock(start, comma)} --> ${clock(end, comma)}\n${text.trim()}\n`,
-  );
-  if (form === "srt") {
+  const isSrt = form === "srt";
+  const comma = isSrt ? "," : ".";
+  const cues = spoken.map(({ start, end, text }) => {
+    const line = isSrt ? text.trim() : escaped(text.trim());
+    return `${clock(start, comma)} --> ${clock(end, comma)}\n${line}\n`;
+  });
+  if (isSrt) {
     return cues.map((cue, index) => `${index + 1}\n${cue}`).join("\n");
   }
   return ["WEBVTT\n", ...cues].join("\n");
+}
+
+/**
+ * Cue text of WebVTT (W3C WebVTT, 4.2.2): these would begin a tag or a reference, or end the cue.
+ * @param {string} text
+ */
+function escaped(text) {
+  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 }
 
 /** @param {string} form */

@@ -31,8 +31,9 @@ export class TranscriptView {
     });
   }
 
-  /** @param {Final} final */
+  /** One in which no words were left is not shown. @param {Final} final */
   addFinal(final) {
+    if (final.text === "") return;
     this.#keepingPlace(() => {
       this.#empty.hidden = true;
       this.#finals.append(paragraph(final));
@@ -53,7 +54,7 @@ export class TranscriptView {
 
   /** @param {readonly Final[]} finals all that is to be shown, instead of what is */
   showFinals(finals) {
-    this.#finals.replaceChildren(...finals.map(paragraph));
+    this.#finals.replaceChildren(...finals.filter(({ text }) => text !== "").map(paragraph));
     this.showPartial(null);
     this.#empty.hidden = finals.length > 0;
     this.#scrollToEnd();

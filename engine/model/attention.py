@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class LayerCache:
-    """Keys and values of one decoder layer, a row per slot.
+    """Keys and values of one decoder layer, a row per slot, in a number format of their own.
 
     Self-attention is written token by token, so tokens come before heads; cross-attention is
     written once and read whole, so each head's positions lie together.
@@ -69,13 +69,13 @@ def self_attention(query: Tensor, cache: LayerCache, packed: Packed) -> Tensor:
         mask = None
         if start and count > 1:
             mask = torch.ones(count, length, dtype=torch.bool, device=query.device).tril(start)
-        out[row] = F.scaled_dot_product_attention(
-            query[row].transpose(0, 1),
+        out[row] = _attend(
+            query[row],
             cache.self_keys[slot, :length].transpose(0, 1),
             cache.self_values[slot, :length].transpose(0, 1),
-            attn_mask=mask,
+            mask=mask,
             is_causal=start == 0 and count > 1,
-        ).transpose(0, 1)
+        )
         at += count
     return out
 
@@ -89,13 +89,33 @@ def cross_attention(query: Tensor, cache: LayerCache, packed: Packed) -> Tensor:
     at = 0
     for (slot, _, count), context in zip(packed.spans, packed.contexts, strict=True):
         row = slice(at, at + count)
-        out[row] = F.scaled_dot_product_attention(
-            query[row].transpose(0, 1),
-            cache.cross_keys[slot, :, :context],
-            cache.cross_values[slot, :, :context],
-        ).transpose(0, 1)
+        out[row] = _attend(
+            query[row], cache.cross_keys[slot, :, :context], cache.cross_values[slot, :, :context]
+        )
         at += count
     return out
+
+
+def _attend(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    *,
+    mask: Tensor | None = None,
+    is_causal: bool = False,
+) -> Tensor:
+    """One row: `query` and result [tokens, heads, head_dim], the others with heads first.
+
+    In four dimensions: with three torch takes its slow path, at two to three times the cost.
+    """
+    attended = F.scaled_dot_product_attention(
+        query.to(keys.dtype).transpose(0, 1)[None],
+        keys[None],
+        values[None],
+        attn_mask=mask,
+        is_causal=is_causal,
+    )
+    return attended[0].transpose(0, 1).to(query.dtype)
 
 
 def cross_probabilities(

@@ -70,8 +70,8 @@ class DecoderLayer(nn.Module):
         count = hidden.shape[0]
         qkv: Tensor = self.qkv_proj(self.self_attn_layer_norm(hidden))
         query, key, value = qkv.view(count, 3, self.num_heads, -1).unbind(1)
-        cache.self_keys[packed.slots, packed.positions] = key
-        cache.self_values[packed.slots, packed.positions] = value
+        cache.self_keys[packed.slots, packed.positions] = key.to(cache.self_keys.dtype)
+        cache.self_values[packed.slots, packed.positions] = value.to(cache.self_values.dtype)
         attended = self_attention(query, cache, packed)
         hidden = hidden + self.self_out_proj(attended.view(count, -1))
 

@@ -81,7 +81,7 @@ class Runner:
         self._caches = caches
         self._rules = rules
         self._device = caches.tokens.device
-        self._dtype = caches.layers[0].self_keys.dtype
+        self._dtype = model.encoder.conv1.weight.dtype
         log_mel = LogMel(model.dims.n_mels)
         shape = (len(caches.lengths), MAX_WINDOW_FRAMES, model.dims.n_mels)
         frames = np.zeros(shape, dtype=np.float32)  # pages that nobody touches cost nothing
@@ -270,7 +270,8 @@ class Runner:
         self, logits: Tensor, slots: Tensor, targets: Tensor, indices: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
         """Choose a token for each row of `logits` [rows, n_vocab] under the slot's rules."""
-        ruled = self._rules.apply(logits, self._caches, slots, targets)
+        timestamps = any(self._slots[index].sampling.timestamps for index in indices)
+        ruled = self._rules.apply(logits, self._caches, slots, targets, timestamps=timestamps)
         chosen, logprobs = choose_greedily(ruled)
         for row, index in enumerate(indices):
             sampling = self._slots[index].sampling

@@ -56,15 +56,26 @@ class DecodingRules:
             generation.max_initial_timestamp_index,
         )
 
-    def apply(self, logits: Tensor, caches: SlotCaches, slots: Tensor, targets: Tensor) -> Tensor:
+    def apply(
+        self,
+        logits: Tensor,
+        caches: SlotCaches,
+        slots: Tensor,
+        targets: Tensor,
+        *,
+        timestamps: bool = True,
+    ) -> Tensor:
         """Rule out tokens: `logits` [rows, n_vocab] float32 predict index `targets` of `slots`.
 
-        Both are [rows] int64. Changes `logits` in place and returns it.
+        Both are [rows] int64. Changes `logits` in place and returns it. `timestamps` false tells
+        that no slot among them has timestamps, which saves working out their rules for nothing.
         """
         logits.masked_fill_(self.suppressed, _NEVER)
         begins = caches.begins[slots]
         first = (targets == begins)[:, None]
         logits.masked_fill_(first & self.suppressed_first, _NEVER)
+        if not timestamps:
+            return logits
         return self._apply_timestamps(logits, caches, slots, targets, begins)
 
     def _apply_timestamps(

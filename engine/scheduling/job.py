@@ -16,11 +16,12 @@ from engine.scheduling.steps import PrefillRow, Sampling, TokenRow, VerifyRow
 
 
 class Kind(Enum):
-    """What the hypothesis is for."""
+    """What the hypothesis is for. An early final is computed at a pause that may be the end."""
 
-    PARTIAL = auto()
     FINAL = auto()
     CUT = auto()
+    EARLY = auto()
+    PARTIAL = auto()
 
 
 class Phase(Enum):

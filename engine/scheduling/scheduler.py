@@ -1,16 +1,20 @@
 """Decides which step runs next, over all utterances. Leaves running it to runtime.runner.
 
-Two rules make the order. Finals go before partials, the longest waiting first. And of one rank,
-what brings rows into the decode batch goes before decoding: feed first, then encode and decode
-in turn, so that a decode step never waits for more than one slice of encoding; a draft that is
-verified in the midst of decoding counts as decoding. Rows of any rank join a prefill, verify or
-decode step, because there a further row costs next to nothing; where not all fit, finals are the
-ones that do.
+Two rules make the order. Finals go before early finals and those before partials, the longest
+waiting first. And of one rank, what brings rows into the decode batch goes before decoding: feed
+first, then encode and decode in turn, so that a decode step never waits for more than one slice
+of encoding; a draft that is verified in the midst of decoding counts as decoding. Rows of any
+rank join a prefill, verify or decode step, because there a further row costs next to nothing;
+where not all fit, those of the first rank are the ones that do.
+
+Where the device has not time for every partial that was asked for, `load` widens their intervals.
 """
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from typing import Final
 
+from engine.audio.units import SAMPLE_RATE, Samples, seconds_from_samples
 from engine.decoding.draft import accept
 from engine.errors import ConfigError, StepError
 from engine.events import (
@@ -29,6 +33,7 @@ from engine.events import (
 )
 from engine.metrics import EngineMetrics
 from engine.scheduling.job import Job, Kind, Phase
+from engine.scheduling.load import Ask, LoadMeter, share_out
 from engine.scheduling.slots import SlotHandle, SlotPool
 from engine.scheduling.steps import (
     AlignResult,
@@ -49,6 +54,11 @@ from engine.scheduling.steps import (
 )
 from engine.scheduling.utterance import DecodeSetup, Utterance
 
+# Who is served first. A cut keeps its utterance from being heard on, so it ranks with finals.
+_RANKS: Final = ((Kind.FINAL, Kind.CUT), (Kind.EARLY,), (Kind.PARTIAL,))
+_RANK_OF: Final = {kind: rank for rank, kinds in enumerate(_RANKS) for kind in kinds}
+_SHARING_S: Final = 0.25  # between two looks at who gets how many partials; people's pauses are
+
 
 class Scheduler:
     """Commands and results in, steps and events out. Touched only by the engine thread.
@@ -62,17 +72,25 @@ class Scheduler:
         self._pool = SlotPool(num_slots)
         self._metrics = metrics
         self._utterances: dict[UtteranceId, Utterance] = {}
-        self._waiting: dict[UtteranceId, Kind] = {}  # those that want a job, longest waiting first
+        # Those that want a job, since when; the longest waiting first.
+        self._waiting: dict[UtteranceId, tuple[Kind, float]] = {}
         self._holders: dict[SlotHandle, Utterance] = {}  # of slots, longest at rest first
         self._decode_is_due = False  # a slice was encoded since the last decode step
+        self._load = LoadMeter()
+        self._share_at = 0.0  # when intervals are looked at next
+        self._now = 0.0
 
     @property
     def num_utterances(self) -> int:
         """Utterances that have not ended."""
         return len(self._utterances)
 
-    def handle(self, command: Command) -> list[EngineEvent]:
-        """Take a command. One for an utterance that has ended already is late, not wrong."""
+    def handle(self, command: Command, now: float) -> list[EngineEvent]:
+        """Take a command. One for an utterance that has ended already is late, not wrong.
+
+        `now` is the reading, in seconds, of a clock that never goes back.
+        """
+        self._now = now
         if isinstance(command, OpenUtterance):
             if command.utterance_id in self._utterances:
                 raise ValueError(f"utterance {command.utterance_id} is open already")
@@ -88,6 +106,7 @@ class Scheduler:
         events: list[EngineEvent] = []
         match command:
             case AppendAudio():
+                self._load.hear(len(command.samples) / SAMPLE_RATE)
                 utterance.append(command.samples)
             case PauseUtterance():
                 utterance.pause()
@@ -98,15 +117,25 @@ class Scheduler:
                 return []
         return self._settle(utterance, events)
 
-    def next_step(self) -> Step | None:
-        """The step to run now, or None until another command comes."""
+    def next_step(self, now: float) -> Step | None:
+        """The step to run at the reading `now`, or None until another command comes."""
+        self._now = now
+        self._load.advance(now)
+        if now >= self._share_at:
+            self._share_at = now + _SHARING_S
+            self._share_partials()
         live = [utterance for utterance in self._holders.values() if utterance.job is not None]
-        live.sort(key=lambda utterance: _job(utterance).kind is Kind.PARTIAL)
-        return self._step_of_rank(live, finals=True) or self._step_of_rank(live, finals=False)
+        live.sort(key=lambda utterance: _RANK_OF[_job(utterance).kind])
+        steps = (self._step_of_rank(live, rank) for rank in range(len(_RANKS)))
+        return next((step for step in steps if step is not None), None)
 
-    def apply(self, result: StepResult) -> list[EngineEvent]:
-        """Take a step's result; rows of utterances that are gone find nobody."""
+    def apply(self, result: StepResult, elapsed_s: float) -> list[EngineEvent]:
+        """Take a step's result; rows of utterances that are gone find nobody.
+
+        `elapsed_s` is the device's time for the step.
+        """
         events: list[EngineEvent] = []
+        self._charge(result, elapsed_s)
         match result:
             case EncodeResult():
                 for slot in result.slots:
@@ -143,15 +172,15 @@ class Scheduler:
 
     # Choosing a step.
 
-    def _step_of_rank(self, live: Sequence[Utterance], *, finals: bool) -> Step | None:
-        ranked = [it for it in live if (_job(it).kind is not Kind.PARTIAL) == finals]
+    def _step_of_rank(self, live: Sequence[Utterance], rank: int) -> Step | None:
+        ranked = [it for it in live if _RANK_OF[_job(it).kind] == rank]
         decoding = [it for it in ranked if _job(it).is_decoding]
         feeding = [it for it in ranked if _job(it).phase in _FEEDING and not _job(it).is_decoding]
         if feeding:
             return self._feed_step(feeding[0], live)
         if not (decoding and self._decode_is_due):
             again = [it for it in ranked if _job(it).phase is Phase.ENCODE]
-            step = self._encode_step(again, finals=finals)
+            step = self._encode_step(again, rank)
             if step is not None:
                 self._decode_is_due = True
                 return step
@@ -193,12 +222,12 @@ class Scheduler:
             return PrefillRow(_slot(utterance), sot, 0, job.sampling, candidates)
         return job.feed_row(_slot(utterance))
 
-    def _encode_step(self, again: Iterable[Utterance], *, finals: bool) -> EncodeStep | None:
+    def _encode_step(self, again: Iterable[Utterance], rank: int) -> EncodeStep | None:
         """One slice of encoding: rows of one context, the longest waiting first."""
         waiting = [
             (self._utterances[utterance_id], kind)
-            for utterance_id, kind in self._waiting.items()
-            if (kind is not Kind.PARTIAL) == finals
+            for utterance_id, (kind, _) in self._waiting.items()
+            if _RANK_OF[kind] == rank
         ]
         planned = [(it, _job(it)) for it in again] + [(it, it.plan(kind)) for it, kind in waiting]
         rows: list[EncodeRow] = []
@@ -214,7 +243,10 @@ class Scheduler:
                 continue  # every slot is at work
             context = positions
             utterance.job = job
-            self._waiting.pop(utterance.id, None)
+            if job.kind is Kind.PARTIAL:
+                self._load.begin_partial(positions)
+            if (waited := self._waiting.pop(utterance.id, None)) is not None:
+                self._metrics.record_wait(job.kind.name.lower(), self._now - waited[1])
             rows.append(EncodeRow(slot, utterance.samples_of(job)))
             if len(rows) == most:
                 break
@@ -233,6 +265,35 @@ class Scheduler:
             utterance.slot = slot
             self._holders[slot] = utterance
         return slot
+
+    # Sharing the device.
+
+    def _share_partials(self) -> None:
+        """Set the interval of everybody who speaks."""
+        speaking = [it for it in self._utterances.values() if it.is_speaking]
+        cost = self._load.s_per_position
+        asks = [
+            Ask(cost * it.num_positions, seconds_from_samples(it.options.interim_interval))
+            for it in speaking
+        ]
+        shares = share_out(asks, self._load.partial_share)
+        for utterance, interval_s in zip(speaking, shares.intervals_s, strict=True):
+            utterance.interval = Samples(round(interval_s * SAMPLE_RATE))
+        self._metrics.rung = shares.rung
+        self._metrics.partial_interval_s = max(shares.intervals_s, default=0.0)
+        self._metrics.s_per_speech_s = self._load.s_per_speech_s
+
+    def _charge(self, result: StepResult, elapsed_s: float) -> None:
+        """Write the time of a step down to what it was for, every row alike."""
+        slots = (
+            result.slots if isinstance(result, EncodeResult) else [row.slot for row in result.rows]
+        )
+        for slot in slots:
+            utterance = self._working(slot)
+            if utterance is None or _job(utterance).kind is Kind.PARTIAL:
+                self._load.spend_on_partial(elapsed_s / len(slots))
+            else:
+                self._load.spend_on_final(elapsed_s / len(slots))
 
     # Taking a result.
 
@@ -274,10 +335,11 @@ class Scheduler:
         if utterance.job is None and utterance.slot is not None:
             self._holders[utterance.slot] = self._holders.pop(utterance.slot)
         wanted = utterance.wants()
-        if wanted is not self._waiting.get(utterance.id):
+        before = self._waiting.get(utterance.id)
+        if wanted is not (before and before[0]):
             self._waiting.pop(utterance.id, None)
             if wanted is not None:
-                self._waiting[utterance.id] = wanted
+                self._waiting[utterance.id] = wanted, self._now
         return events
 
     def _fail(self, utterance: Utterance, message: str) -> list[EngineEvent]:

@@ -75,6 +75,7 @@ class Utterance:
         self.options = command.options
         self.slot: SlotHandle | None = None
         self.job: Job | None = None
+        self.interval = command.options.interim_interval  # in force; the scheduler widens it
         self._setup = setup
         self._max_segment = Samples(min(self.options.max_segment, setup.traits.max_window))
         self._window = Window(command.start)
@@ -112,7 +113,7 @@ class Utterance:
         self._window.append(samples)
         self._paused = False
         self._early = None
-        if self.job is not None and self.job.kind is Kind.FINAL:
+        if self.job is not None and self.job.kind is Kind.EARLY:
             self.job.kind = Kind.PARTIAL
 
     def pause(self) -> None:
@@ -126,7 +127,9 @@ class Utterance:
             return [self._early, UtteranceFinished(self.id)]
         if self._window.num_samples == 0:
             return [UtteranceFinished(self.id)]
-        if self.job is not None and self.job.kind is Kind.PARTIAL:
+        if self.job is not None and self.job.kind is Kind.EARLY:
+            self.job.kind = Kind.FINAL
+        elif self.job is not None and self.job.kind is Kind.PARTIAL:
             self.job = None  # overtaken by the final
         return []
 
@@ -139,11 +142,34 @@ class Utterance:
             return None
         if held > self._max_segment:
             return Kind.CUT
-        if self._finished or (self._paused and self._early is None):
+        if self._finished:
             return Kind.FINAL
-        if self.options.interim_results and self._partial_end() > self._covered:
+        if self._paused and self._early is None:
+            return Kind.EARLY
+        if self.options.interim_results and self._partial_is_due():
             return Kind.PARTIAL
         return None
+
+    @property
+    def is_speaking(self) -> bool:
+        """Whether partials of it are awaited."""
+        return self.options.interim_results and not (self._finished or self._paused)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its speech has ended."""
+        return self._finished
+
+    @property
+    def num_positions(self) -> int:
+        """Encoder positions of a partial over all of its window."""
+        trimmed = self._setup.contexts.is_trimmed(self.options.context, final=False)
+        return self._setup.contexts.positions(self._window.num_samples, trimmed=trimmed)
+
+    def _partial_is_due(self) -> bool:
+        """Whether the grid has gone on; by the whole interval, but for a segment's first."""
+        passed = self._partial_end() - self._covered
+        return passed > 0 and (self._covered == 0 or passed >= self.interval)
 
     def _partial_end(self) -> Samples:
         """End of the newest window on the grid of refreshes that the audio reaches.
@@ -325,6 +351,7 @@ class Utterance:
                 self._stable.text.lstrip(),
                 end_of(self._stable.words, start, end),
                 self._current_language.code,
+                self.interval,
             )
         ]
 
@@ -332,7 +359,7 @@ class Utterance:
         job, self.job = self._live, None
         if job.kind is Kind.CUT:
             return self._cut(hypothesis, boundaries)
-        if job.kind is Kind.FINAL:
+        if job.kind is not Kind.PARTIAL:
             closed = self._closed(hypothesis, self._timed(hypothesis, boundaries))
             if self._finished:
                 return [closed, UtteranceFinished(self.id)]

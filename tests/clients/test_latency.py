@@ -50,3 +50,13 @@ def test_finals_that_come_late_find_the_stop_of_their_own_speech() -> None:
 
 def test_the_median_before_any_final_is_unknown() -> None:
     assert LatencyMeter().median_s is None
+
+
+def test_when_audio_was_sent_is_known_for_every_place_up_to_the_newest() -> None:
+    meter = meter_of_ten_seconds()
+    assert [meter.when_sent(audio_s) for audio_s in (0.0, 2.0, 2.05, 99.0)] == [
+        50.1,
+        52.0,
+        52.1,
+        60.0,
+    ]

@@ -73,8 +73,8 @@ def test_as_many_utterances_are_at_work_as_there_are_slots(directory: Path, num_
             AppendAudio(utterance_id, babble(1.0, seed=number)),
             FinishUtterance(utterance_id),
         ):
-            engine.scheduler.handle(command)
-    step = engine.scheduler.next_step()
+            engine.scheduler.handle(command, 0.0)
+    step = engine.scheduler.next_step(0.0)
     assert isinstance(step, EncodeStep)
     assert len(step.rows) == num_slots
 

@@ -123,6 +123,22 @@ def test_a_failed_utterance_gives_its_slot_back(directory: Path) -> None:
     assert isinstance(run(engine, utterance(1))[0], SegmentClosed)
 
 
+def test_utterances_that_have_not_ended_are_counted(directory: Path) -> None:
+    engine, events = load_engine(directory, CONFIG), list[EngineEvent]()
+    loop = Loop(engine, events.append)
+    loop.take([*utterance(1), *utterance(2)])
+    assert engine.metrics.utterances == 2
+    while loop.run_step():
+        pass
+    assert engine.metrics.utterances == 0
+
+
+def test_an_utterance_whose_step_failed_has_ended(directory: Path) -> None:
+    engine = failing(load_engine(directory, CONFIG), 1, RuntimeError("lost the device"))
+    run(engine, utterance(1))
+    assert engine.metrics.utterances == 0
+
+
 def test_rows_of_any_kind_of_step_are_counted() -> None:
     slots = (SlotHandle(0, 1), SlotHandle(1, 1))
     sampling = Sampling(begin=1, timestamps=False)

@@ -1,5 +1,6 @@
 """The `starling` command: what it offers, what it loads, and how it refuses."""
 
+import json
 import os
 import re
 import subprocess
@@ -8,8 +9,9 @@ import sys
 import pytest
 
 from stream_server.cli import main
+from tests.support.server_process import ServerProcess
 
-COMMANDS = ("serve", "demo", "transcribe", "stream", "mic", "bench")
+COMMANDS = ("serve", "demo", "transcribe", "stream", "mic", "top", "loadtest", "bench")
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +84,8 @@ def test_threads_that_wait_do_not_spin_unless_somebody_asks_for_it(
         ("", ("torch", "numpy", "starlette", "websockets", "engine", "clients")),
         ("stream", ("torch", "starlette", "engine")),
         ("mic", ("torch", "starlette", "engine")),
+        ("top", ("torch", "starlette", "websockets", "engine")),
+        ("loadtest", ("torch", "starlette", "engine", "av", "matplotlib", "jiwer")),
         ("demo", ("torch", "starlette", "websockets", "engine")),
     ],
 )
@@ -102,6 +106,14 @@ print(*sorted({{name.partition(".")[0] for name in sys.modules}}))
     loaded = ran.stdout.splitlines()[-1].split()
     assert "stream_server" in loaded
     assert not set(unneeded) & set(loaded)
+
+
+def test_the_log_of_a_server_is_one_object_per_line_where_machines_read_it() -> None:
+    server = ServerProcess("--log-format", "json")
+    server.stop()
+    *_, last = [json.loads(line) for line in server.log]
+    assert last["level"] == "info"
+    assert {"time", "logger", "message"} <= set(last)
 
 
 def test_the_package_can_be_run_as_a_module() -> None:

@@ -10,7 +10,16 @@ from stream_server.protocol import MAX_CHUNK_BYTES
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PORT", "HOST", "API_KEY", "CONFIG", "MODEL", "MAX_SESSIONS"):
+    for name in (
+        "PORT",
+        "HOST",
+        "API_KEY",
+        "CONFIG",
+        "MODEL",
+        "MAX_SESSIONS",
+        "METRICS",
+        "LOG_FORMAT",
+    ):
         monkeypatch.delenv(f"STARLING_{name}", raising=False)
 
 
@@ -33,6 +42,21 @@ def test_flags_win_over_variables_over_the_file_over_defaults(
     config = ServerConfig.from_args(["--config", str(file), "--max-sessions", "5"])
     assert (config.host, config.port, config.max_sessions) == ("::1", 3, 5)
     assert config.log_level == "info"
+
+
+def test_metrics_are_shown_unless_somebody_says_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ServerConfig.from_args([]).metrics
+    assert not ServerConfig.from_args(["--no-metrics"]).metrics
+    monkeypatch.setenv("STARLING_METRICS", "false")
+    assert not ServerConfig.from_args([]).metrics
+    assert ServerConfig.from_args(["--metrics"]).metrics
+
+
+def test_the_log_is_for_people_unless_machines_read_it() -> None:
+    assert ServerConfig.from_args([]).log_format == "text"
+    assert ServerConfig.from_args(["--log-format", "json"]).log_format == "json"
+    with pytest.raises(ConfigError, match=r"--log-format .*got 'xml'; .*'text' or 'json'"):
+        ServerConfig.from_args(["--log-format", "xml"])
 
 
 def test_the_file_may_be_named_by_a_variable(

@@ -13,6 +13,8 @@ from stream_server.connection import HIGH_WATER_SAMPLES, Connection, ConnectionL
 from stream_server.errors import ShuttingDownError
 from stream_server.protocol import JsonCodec
 from stream_server.session import Session
+from stream_server.session_meter import SessionMeter
+from stream_server.totals import Totals
 from tests.support.memory_engine import MODEL, MemoryEngine
 from tests.support.recording_socket import RecordingSocket
 from tests.support.scripted_detector import ScriptedDetector
@@ -30,6 +32,7 @@ class Stage:
         self.engine = MemoryEngine()
         self.detector = ScriptedDetector()
         self.socket = RecordingSocket()
+        self.totals = Totals()
         self.session = Session("session", "token", MODEL, self.engine.new_utterance_id)
         self.connection = Connection(
             self.session,
@@ -37,6 +40,7 @@ class Stage:
             self.engine,
             self.detector,
             ConnectionLimits(max_message_bytes, idle_timeout_s),
+            SessionMeter(self.totals),
             self.socket.receive,
             self.socket.write,
         )
@@ -89,6 +93,88 @@ def test_a_conversation_runs_from_start_to_done() -> None:
             assert stage.detector.num_open == 0
 
     asyncio.run(scenario())
+
+
+def test_the_end_of_a_session_is_one_line_with_its_figures(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scenario() -> Totals:
+        async with staged() as stage:
+            stage.socket.client_sends(START, *audio(tone(1), silence(1)), STOP)
+            await stage.connection.run()
+            return stage.totals
+
+    with caplog.at_level(logging.INFO):
+        totals = asyncio.run(scenario())
+    (line,) = (record for record in caplog.records if record.message == "session ended")
+    figures = getattr(line, "fields", {})
+    assert figures == figures | {
+        "session": "session",
+        "subprotocol": "asr.json.v1",
+        "language": "en",
+        "audio_s": 1.98,  # what filled VAD frames
+        "utterances": 1,
+        "segments": 1,
+        "received_bytes": 64_000 + len(START) + len(STOP),
+        "warnings": 0,
+        "close_code": 1000,
+        "close_reason": "done",
+    }
+    assert 1 < figures["speech_s"] < 1.98
+    assert figures["partials"] >= 1
+    assert figures["final_latency_max_ms"] >= figures["final_latency_p50_ms"] >= 0
+    assert totals.final_latency.count == totals.messages["final"] == totals.messages["done"] == 1
+    assert figures["sent_bytes"] == totals.sent_bytes > 0
+    assert totals.received_bytes == figures["received_bytes"]
+    assert "token" not in str(figures)
+
+
+def test_the_line_of_a_client_that_left_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with staged() as stage:
+            stage.socket.client_sends(START)
+            stage.socket.client_leaves()
+            await stage.connection.run()
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(scenario())
+    (line,) = (record for record in caplog.records if record.message == "session ended")
+    figures = getattr(line, "fields", {})
+    assert (figures["close_code"], figures["close_reason"]) == (1006, "the client left")
+
+
+def test_a_connection_says_how_far_its_session_is_and_what_waits_to_be_read() -> None:
+    async def scenario() -> None:
+        async with staged() as stage:
+            stage.engine.hold()
+            running = asyncio.create_task(stage.connection.run())
+            assert (stage.connection.state, stage.connection.num_waiting) == ("new", 0)
+            stage.socket.client_sends(START)
+            await stage.socket.wait_for_frames(1)
+            assert stage.connection.state == "open"
+            stage.socket.stop_reading()
+            stage.socket.client_sends(*audio(tone(1)), STOP)
+            await until(lambda: stage.connection.state == "ending")
+            stage.engine.let_go()
+            await until(lambda: stage.session.unprocessed == 0)
+            await until(lambda: stage.connection.num_waiting > 1)
+            stage.socket.go_on_reading()
+            await running
+            assert stage.connection.num_waiting == 0
+
+    asyncio.run(scenario())
+
+
+def test_what_goes_wrong_is_counted_by_its_code() -> None:
+    async def scenario() -> Totals:
+        async with staged() as stage:
+            stage.socket.client_sends("{")
+            await stage.connection.run()
+            return stage.totals
+
+    totals = asyncio.run(scenario())
+    assert {code for code, count in totals.errors.items() if count} == {"bad_message"}
+    assert totals.received_bytes == 1
 
 
 def test_a_slow_reader_gets_every_final_and_only_the_newest_partial() -> None:

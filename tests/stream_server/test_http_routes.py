@@ -8,8 +8,12 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, Response
 from starlette.testclient import TestClient
 
+from engine.metrics import EngineMetrics, StepMetrics
 from stream_server.access import AccessPolicy
 from stream_server.http_routes import SAMPLE, WEB_DEMO, Condition, Refusal, http_routes
+from stream_server.loop_lag import LoopLag
+from stream_server.metrics import Exporter, Snapshot
+from stream_server.totals import Totals
 from tests.support.memory_engine import MODEL
 
 
@@ -18,10 +22,13 @@ def refuse_nobody(headers: Headers) -> Response | None:
 
 
 def client(
-    condition: Condition | None = None, *keys: str, refusal: Refusal = refuse_nobody
+    condition: Condition | None = None,
+    *keys: str,
+    refusal: Refusal = refuse_nobody,
+    exporter: Exporter | None = None,
 ) -> TestClient:
     policy = AccessPolicy(keys, [])
-    routes = http_routes(condition or Condition(), lambda: MODEL, policy, refusal)
+    routes = http_routes(condition or Condition(), lambda: MODEL, policy, refusal, exporter)
     return TestClient(Starlette(routes=routes))
 
 
@@ -47,6 +54,26 @@ def test_health_and_readiness_follow_the_condition(
 ) -> None:
     assert client(condition).get("/healthz").status_code == alive
     assert client(condition).get("/readyz").status_code == ready
+
+
+def test_metrics_are_shown_in_the_format_that_is_asked_for() -> None:
+    totals = Totals(admitted=3)
+    exporter = Exporter(
+        "m", EngineMetrics(), StepMetrics(), totals, LoopLag(), lambda: Snapshot({}, 1, 0)
+    )
+    answer = client(None, "key", exporter=exporter).get("/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert "\nstarling_admissions_total 3.0\n" in answer.text
+    openmetrics = {"accept": "application/openmetrics-text; version=1.0.0"}
+    answer = client(exporter=exporter).get("/metrics", headers=openmetrics)
+    assert answer.headers["content-type"].startswith("application/openmetrics-text")
+    assert answer.text.endswith("# EOF\n")
+
+
+def test_a_server_without_metrics_says_so() -> None:
+    answer = client().get("/metrics")
+    assert (answer.status_code, answer.text) == (404, "this server shows no metrics\n")
 
 
 def test_the_model_is_listed_with_what_it_can_do() -> None:

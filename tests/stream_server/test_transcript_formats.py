@@ -84,6 +84,12 @@ def test_webvtt_begins_with_its_name_and_writes_a_point() -> None:
     )
 
 
+def test_only_webvtt_takes_markup_for_markup() -> None:
+    said = [segment(0, 1, "AT&T <said> this --> that")]
+    assert "\nAT&amp;T &lt;said&gt; this --&gt; that\n" in render(said, DURATION, "vtt")
+    assert "\nAT&T <said> this --> that\n" in render(said, DURATION, "srt")
+
+
 @pytest.mark.parametrize(
     ("seconds", "clock"), [(59.9996, "00:01:00,000"), (3599.9999, "01:00:00,000")]
 )

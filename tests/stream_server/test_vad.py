@@ -125,6 +125,8 @@ def test_all_streams_that_wait_are_scored_in_one_call() -> None:
         for inbox in others:
             inbox.wait()
         assert net.calls == [[1], [2, 2, 2, 2, 2]]
+        assert (detector.metrics.count, detector.metrics.rows) == (2, 11)
+        assert detector.metrics.seconds > 0
 
 
 def test_a_recording_sent_at_once_is_delivered_whole_without_filling_a_call() -> None:

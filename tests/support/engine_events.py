@@ -16,6 +16,7 @@ def updated(
         stable_text=stable_text,
         stable_end=Samples(end // 2),
         language="en",
+        interval=Samples(6_400),
     )
 
 

@@ -393,13 +393,15 @@ class Rig:
         self.metrics = EngineMetrics()
         self.tokenizer = tokenizer
         self.scheduler = Scheduler(setup, num_slots, self.metrics)
+        self.now = 0.0  # the clock that the scheduler is told
+        self.step_s = 0.0  # how long every step takes
         self.runner = FakeRunner(tokenizer, num_slots, settings.max_batch)
         self.rules = EventRules()
         self.events: list[EngineEvent] = []
 
     def send(self, command: Command) -> list[EngineEvent]:
         """Hand over a command; returns what it brought at once."""
-        events = self.scheduler.handle(command)
+        events = self.scheduler.handle(command, self.now)
         if isinstance(command, CancelUtterance):
             self.rules.cancelled.add(command.utterance_id)
         return self._take(events)
@@ -426,7 +428,7 @@ class Rig:
 
     def step(self, between: Callable[[], None] | None = None) -> Step | None:
         """Run one step; `between` is called while it runs."""
-        step = self.scheduler.next_step()
+        step = self.scheduler.next_step(self.now)
         if step is None:
             self.scheduler.check()
             return None
@@ -437,7 +439,8 @@ class Rig:
             return step
         if between is not None:
             between()
-        self._take(self.scheduler.apply(result))
+        self.now += self.step_s
+        self._take(self.scheduler.apply(result, self.step_s))
         return step
 
     def settle(self, most: int = 3000) -> list[EngineEvent]:

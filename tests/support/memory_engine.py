@@ -30,6 +30,7 @@ from engine.events import (
     UtteranceId,
     Word,
 )
+from engine.metrics import EngineMetrics
 
 WORD_SAMPLES = samples_from_ms(200)
 MODEL = ModelInfo(name="memory", languages=("de", "en"), tasks=("transcribe", "translate"))
@@ -65,6 +66,7 @@ class MemoryEngine:
 
     def __init__(self, info: ModelInfo = MODEL) -> None:
         self.info = info
+        self.metrics = EngineMetrics(device="cpu", dtype="float32")
         self.utterances: dict[UtteranceId, HeardUtterance] = {}
         self.failing: str | None = None  # the message with which utterances fail
         self._ids = itertools.count(1)
@@ -171,6 +173,7 @@ def _hypothesis(utterance: HeardUtterance) -> HypothesisUpdated:
         stable_text=" ".join(word.text for word in stable),
         stable_end=stable[-1].end if stable else utterance.opened.start,
         language=utterance.opened.options.language or "en",
+        interval=utterance.opened.options.interim_interval,
     )
 
 

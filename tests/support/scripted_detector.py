@@ -7,6 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.metrics import StepMetrics
+
 LOUD = 0.05  # root mean square
 
 Deliver = Callable[[NDArray[np.float32]], None]
@@ -24,7 +26,12 @@ class ScriptedStream:
         self.closed = False
 
     def score(self, frames: NDArray[np.float32], deliver: Deliver) -> None:
-        self._detector.work.put(lambda: None if self.closed else deliver(loudness_scores(frames)))
+        def work() -> None:
+            if not self.closed:
+                self._detector.metrics.record(len(frames), 0.001)
+                deliver(loudness_scores(frames))
+
+        self._detector.work.put(work)
 
     def close(self) -> None:
         self.closed = True
@@ -36,6 +43,7 @@ class ScriptedDetector:
 
     def __init__(self) -> None:
         self.num_open = 0
+        self.metrics = StepMetrics()
         self.work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._go = threading.Event()
         self._go.set()

@@ -34,7 +34,7 @@ class ServerProcess:
             text=True,
         )
         assert self._process.stderr is not None
-        self._log: list[str] = []
+        self.log: list[str] = []
         try:
             self.url = self._await_address(self._process.stderr)
         except BaseException:
@@ -42,15 +42,15 @@ class ServerProcess:
             raise
         self._port = urlsplit(self.url).port or 0
         # Somebody has to read it, or the server waits.
-        self._reader = threading.Thread(target=self._log.extend, args=(self._process.stderr,))
+        self._reader = threading.Thread(target=self.log.extend, args=(self._process.stderr,))
         self._reader.start()
 
     def _await_address(self, log: IO[str]) -> str:
         while line := log.readline():
-            self._log.append(line)
+            self.log.append(line)
             if address := re.search(r"ws://\S+(?=,)", line):
                 return address[0]
-        raise AssertionError(f"the server ended instead of listening: {self._log}")
+        raise AssertionError(f"the server ended instead of listening: {self.log}")
 
     @property
     def page(self) -> str:
@@ -61,7 +61,7 @@ class ServerProcess:
         self._process.send_signal(signal.SIGTERM)
         status = self._process.wait()
         self.kill()
-        assert status == 0, f"the server ended with status {status}: {self._log}"
+        assert status == 0, f"the server ended with status {status}: {self.log}"
 
     def kill(self) -> None:
         """End it at once, if it has not ended."""

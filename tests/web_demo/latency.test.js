@@ -74,6 +74,13 @@ test("audio that rounding puts beyond the newest counts as the newest", () => {
   assert.equal(meter.partialAge(62), 2);
 });
 
+test("speech that ended where a segment begins is not that segment's", () => {
+  const meter = meterOf();
+  meter.received(speechStopped(4), 54.5);
+  meter.received(final(0, 4, 5), 56);
+  assert.deepEqual(meter.latenciesS, []);
+});
+
 test("the median is the middle one in order of size, and unknown before any final", () => {
   assert.equal(new LatencyMeter().medianS, null);
   assert.equal(new LatencyMeter().lastS, null);

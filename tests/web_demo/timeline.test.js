@@ -138,6 +138,15 @@ test("what is over is forgotten once it lies outside, and speech going on never 
   assert.deepEqual(timeline.segments, []);
 });
 
+test("what is told too late to be shown is not kept", () => {
+  const timeline = new Timeline();
+  timeline.addLevel(100, 0);
+  timeline.receive(final(0, 68, 69));
+  timeline.receive(speechStarted(60));
+  timeline.receive(speechStopped(69));
+  assert.deepEqual([timeline.speech, timeline.segments], [[], []]);
+});
+
 test("hours of speech hold no more than half a minute of it", () => {
   const timeline = new Timeline();
   let mostHeld = 0;

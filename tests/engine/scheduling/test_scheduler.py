@@ -1,5 +1,6 @@
 """Many utterances over few slots, with a runner that hears words in samples."""
 
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from engine.audio.units import Positions, Samples, samples_from_ms
+from engine.audio.units import SAMPLE_RATE, Positions, Samples, samples_from_ms
 from engine.events import (
     OpenUtterance,
     UtteranceFailed,
@@ -69,7 +70,7 @@ def run(rig: Rig, count: int) -> list[Step]:
 
 def test_nothing_to_do_is_no_step() -> None:
     rig = started(silence(100))
-    assert rig.scheduler.next_step() is None
+    assert rig.scheduler.next_step(0.0) is None
 
 
 def test_finals_go_before_partials_that_waited_longer() -> None:
@@ -79,6 +80,27 @@ def test_finals_go_before_partials_that_waited_longer() -> None:
     order = [event.utterance_id for event in rig.events]
     assert order[:2] == [3, 3]
     assert [len(row.samples) for row in encodes(rig)[0].rows] == [len(say("red"))]
+
+
+def test_early_finals_go_between_finals_and_partials() -> None:
+    rig = started(LONG_ENOUGH, LONG_ENOUGH, LONG_ENOUGH, encode_slice=Positions(1))
+    rig.pause(2)
+    rig.finish(3)
+    rig.settle()
+    told = [event.utterance_id for event in rig.events if not isinstance(event, UtteranceFinished)]
+    assert told == [3, 2, 1]
+
+
+def test_an_early_final_is_the_final_once_speech_has_ended_under_it() -> None:
+    rig = started(LONG_ENOUGH, LONG_ENOUGH, encode_slice=Positions(1))
+    rig.pause(1)
+    assert isinstance(rig.step(), EncodeStep)
+    rig.finish(1)
+    rig.finish(2)
+    rig.settle()
+    told = [event.utterance_id for event in rig.events if isinstance(event, UtteranceFinished)]
+    assert told == [1, 2]
+    assert len(encodes(rig)) == 2  # nothing was computed twice
 
 
 def test_a_final_overtakes_partials_that_are_being_decoded() -> None:
@@ -265,7 +287,7 @@ def test_an_utterance_cannot_be_opened_twice() -> None:
     rig = started(LONG_ENOUGH)
     command = OpenUtterance(UtteranceId(1), Samples(0), UtteranceOptions())
     with pytest.raises(ValueError, match="utterance 1 is open already"):
-        rig.scheduler.handle(command)
+        rig.scheduler.handle(command, 0.0)
 
 
 def test_commands_for_whoever_has_ended_are_late_not_wrong() -> None:
@@ -368,6 +390,67 @@ def test_what_was_done_is_counted() -> None:
     assert (metrics.partials, metrics.finals) == (len(rig.partials()), 1)
     assert 0 < metrics.accepted <= metrics.drafted
     assert metrics.tokens >= len(rig.finals()[0].tokens)
+
+
+# Under load.
+
+
+def speak(rig: Rig, numbers: Sequence[int], seconds: float) -> None:
+    """Some utterances go on in real time, with the rig's clock; steps take what they take."""
+    chunk = silence(6_400)
+    until = rig.now + seconds
+    due = rig.now
+    while rig.now < until:
+        if rig.now >= due:
+            due += len(chunk) / SAMPLE_RATE
+            for number in numbers:
+                rig.append(say("red", "blue"), number)
+        elif rig.step() is None:
+            rig.now = due
+
+
+def test_partials_come_as_asked_while_there_is_time() -> None:
+    rig = started(LONG_ENOUGH, LONG_ENOUGH)
+    rig.step_s = 0.01
+    speak(rig, [1, 2], 4.0)
+    assert rig.metrics.rung == 0
+    assert {partial.interval for partial in rig.partials()} == {samples_from_ms(400)}
+
+
+def test_partials_come_less_often_under_load_and_as_asked_when_it_falls() -> None:
+    everybody = range(1, 9)
+    rig = started(*[LONG_ENOUGH] * 8, num_slots=8, encode_slice=Positions(1))
+    rig.step_s = 0.02
+    speak(rig, everybody, 8.0)
+    assert rig.metrics.rung > 0
+    assert rig.partials(8)[-1].interval > samples_from_ms(800)
+    assert rig.metrics.partial_interval_s > 0.8
+    for number in everybody[1:]:
+        rig.finish(number)
+    speak(rig, [1], 6.0)
+    assert rig.metrics.rung == 0
+    assert rig.partials(1)[-1].interval == samples_from_ms(400)
+
+
+def test_a_first_partial_does_not_wait_for_a_wide_interval() -> None:
+    everybody = range(1, 9)
+    rig = started(*[LONG_ENOUGH] * 8, num_slots=9, encode_slice=Positions(1))
+    rig.step_s = 0.04
+    speak(rig, everybody, 6.0)
+    rig.open(9)
+    rig.append(LONG_ENOUGH, 9)
+    speak(rig, everybody, 2.0)
+    assert rig.partials(9)
+
+
+def test_waiting_is_measured_from_the_wish_to_its_encode_step() -> None:
+    rig = started(LONG_ENOUGH)
+    rig.now = 5.0  # idle until here: not the job's waiting
+    rig.finish(1)
+    rig.now = 5.5
+    rig.settle()
+    assert rig.metrics.waits["final"].sum == pytest.approx(0.5)
+    assert rig.metrics.waits["final"].count == 1
 
 
 # All of it at once.
@@ -502,7 +585,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         cancelled = self.rig.rules.cancelled
         assert self.rig.rules.ended - cancelled == self.finished
         assert self.rig.scheduler.num_utterances == 0
-        assert self.rig.scheduler.next_step() is None
+        assert self.rig.scheduler.next_step(0.0) is None
 
 
 SchedulerMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40)
