@@ -81,6 +81,11 @@ export class LatencyMeter {
     }
   }
 
+  /** Its connection was lost: the newest partial is void, and its audio is heard again. */
+  dropPartial() {
+    this.#partialSentAt = null;
+  }
+
   /** One for each final timed so far. @returns {readonly number[]} */
   get latenciesS() {
     return this.#latenciesS;

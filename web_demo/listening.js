@@ -178,6 +178,10 @@ export class Listening {
 
   /** @param {StreamState} state */
   #receiveState(state) {
+    if (state.phase === "reconnecting") {
+      this.#meter.dropPartial();
+      this.#timeline.dropPartial();
+    }
     this.#options.onState(state);
     if (state.phase === "failed") this.stop(new Error(state.sentence));
   }

@@ -53,6 +53,13 @@ export class Timeline {
     this.#forget();
   }
 
+  /** Its connection was lost: the open segment is void, and its audio is heard again. */
+  dropPartial() {
+    if (this.#segments.at(-1)?.isFinal === false) {
+      this.#segments.pop();
+    }
+  }
+
   get spanS() {
     return this.#spanS;
   }
@@ -97,9 +104,7 @@ export class Timeline {
    * @param {Partial | Final} message
    */
   #renewSegment({ type, start, end, text }) {
-    if (this.#segments.at(-1)?.isFinal === false) {
-      this.#segments.pop();
-    }
+    this.dropPartial();
     if (text !== "") {
       this.#segments.push({ startS: start, endS: end, isFinal: type === "final" });
     }

@@ -158,3 +158,29 @@ test("muting reaches the source, and giving up the stream", async () => {
   listening.giveUp();
   assert.equal(log.at(-1), "stream aborted");
 });
+
+test("a partial whose connection was lost is neither aged nor drawn any more", async () => {
+  const { listening, ends, clock } = setUp();
+  await listening.start();
+  for (let i = 1; i <= 50; i += 1) {
+    clock.now = i * 0.04;
+    ends.source.onChunk(chunk(40));
+  }
+  ends.stream.onMessage({
+    type: "partial",
+    seq: 2,
+    segment: 0,
+    revision: 1,
+    start: 0.1,
+    end: 1,
+    text: "Hello",
+    stable_text: "",
+    stable_end: 0,
+    language: "en",
+  });
+  assert.equal(listening.partialAgeS, 1);
+  assert.equal(listening.timeline.segments.length, 1);
+  ends.stream.onState({ phase: "reconnecting", sentence: "Trying again.", heldS: 1, lostS: 0 });
+  assert.equal(listening.partialAgeS, null);
+  assert.equal(listening.timeline.segments.length, 0);
+});
