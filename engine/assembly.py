@@ -122,9 +122,14 @@ def assemble(
     return Engine(
         ModelInfo(checkpoint.name, tuple(tokenizer.languages), tasks, checkpoint.traits.timestamps),
         Scheduler(setup, num_slots, metrics),
-        Runner(model, caches, rules, threads=config.threads or os.cpu_count() or 1),
+        Runner(model, caches, rules, threads=config.threads or _threads_to_spare()),
         metrics,
     )
+
+
+def _threads_to_spare() -> int:
+    """All cores but one, which the event loop and the detector share."""
+    return max(1, (os.cpu_count() or 1) - 1)
 
 
 def warm_up(runner: Runner, checkpoint: Checkpoint) -> None:

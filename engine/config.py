@@ -56,8 +56,9 @@ class EngineConfig:
     # What is said in the last 3 s of a segment waits for its cut: words to find a pause between.
     cut_room: Samples = samples_from_ms(3000)
     language_lock: Samples = samples_from_ms(2000)  # detection on less flips (FIELD.md, row 20)
-    # Positions in one encode slice; a decode step never waits for more. One full window on a CPU.
-    encode_slice: Positions = Positions(1500)
+    # Positions in one encode slice, but one row at least: no final waits for more of a partial's.
+    # About 50 ms on a CPU, where more rows at once save little.
+    encode_slice: Positions = Positions(512)
     max_batch: int = 64  # rows of one prefill, verify or decode step
 
     def __post_init__(self) -> None:

@@ -3,7 +3,8 @@
 A draft is scored in one pass; the longest prefix that greedy decoding would have produced is
 accepted, so the outcome is exactly greedy decoding's (Leviathan et al. 2023, arXiv 2211.17192,
 with a deterministic drafter). A pass always yields at least the one token that decoding would
-have, so a guess costs next to nothing, and something is guessed at every step.
+have. Nothing is guessed behind the end of the previous hypothesis: that saved one pass in fifteen
+and kept rows from sharing decode steps (docs/log.md).
 """
 
 from collections.abc import Sequence
@@ -30,15 +31,14 @@ def propose(previous: Sequence[int], current: Sequence[int]) -> tuple[int, ...]:
 
     While `current` is a prefix of `previous`, the rest of it. Where they differ, what follows
     in `previous` the place where they meet again, or, as if one word had replaced another, what
-    stands at the same distance from the start. Behind the end of `previous`, its last token:
-    hypotheses tend to end alike, in a full stop.
+    stands at the same distance from the start. Behind the end of `previous`, nothing.
     """
     common = accept(current, previous)
     if common == len(current):
         rest = previous[common:]
     else:
         rest = previous[_meeting(previous, current, common) :]
-    return tuple(rest or previous[-1:])
+    return tuple(rest)
 
 
 def _meeting(previous: Sequence[int], current: Sequence[int], common: int) -> int:

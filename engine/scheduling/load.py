@@ -14,9 +14,9 @@ from enum import IntEnum
 from math import exp
 from typing import Final
 
-# Of the device's time, for finals and partials together: with the rest idle a final seldom finds
-# the device in the middle of something else, and other threads of a CPU get their turn.
-TARGET_UTILISATION: Final = 0.75
+# Of the device's time, for finals and partials together: finals go first anyway, and the rest is
+# for what is not foreseen. With 0.75 finals gained nothing and partials were too old (docs/log.md).
+TARGET_UTILISATION: Final = 0.9
 LEAST_PARTIAL_SHARE: Final = 0.05  # finals alone fill the device: partials still move
 WIDEST_INTERVAL_S: Final = 1.6  # with its decoding, a partial is then less than 2 s old (DESIGN.md)
 RESTING_INTERVAL_S: Final = 10.0  # of those that cannot be served at the widest

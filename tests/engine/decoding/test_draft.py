@@ -121,9 +121,9 @@ def test_behind_an_inserted_word_the_draft_is_taken_up_again() -> None:
     assert drafted(reader(text, {}), previous)[1] == 3
 
 
-def test_behind_the_end_of_the_previous_hypothesis_its_last_token_is_guessed() -> None:
-    assert propose([1, 2], [1, 2]) == (2,)
-    assert propose([1, 2], [1, 2, 3, 4]) == (2,)
+def test_behind_the_end_of_the_previous_hypothesis_nothing_is_guessed() -> None:
+    assert propose([1, 2], [1, 2]) == ()
+    assert propose([1, 2], [1, 2, 3, 4]) == ()
 
 
 def test_without_a_previous_hypothesis_there_is_no_draft() -> None:
