@@ -80,7 +80,9 @@ def scrape(url: str) -> Scrape:
             text = answer.read().decode("utf-8", "replace")
     except urllib.error.HTTPError as exc:
         with exc:
-            what = exc.read(200).decode("utf-8", "replace").strip()
+            lines = exc.read(200).decode("utf-8", "replace").splitlines()
+        # Ours answer in one line, others with a page.
+        what = lines[0] if len(lines) == 1 else exc.reason
         raise ScrapeError(f"the server answered {exc.code}: {what}") from exc
     except urllib.error.URLError as exc:
         raise OSError(f"cannot be reached: {exc.reason}") from exc

@@ -205,11 +205,7 @@ def quantile(buckets: Iterable[tuple[float, float]], share: float) -> float:
     below, counted = 0.0, 0.0
     for bound, count in pairs:
         if count >= rank and count > counted:
-            return (
-                bound
-                if bound == inf
-                else below + (bound - below) * (rank - counted) / (count - counted)
-            )
+            return below + (bound - below) * (rank - counted) / (count - counted)
         below, counted = bound, count
     raise ValueError("a quantile of nothing")
 

@@ -75,8 +75,8 @@ class EngineMetrics:
     `device` and `dtype` say where it runs. `steps` is keyed by the step's type, `waits` by the
     kind of job: the time from wanting a job to its encode step. The four behind them are how
     things are now: utterances open; the rung of scheduling.load's ladder; the widest interval of
-    partials in force, 0 while nobody speaks; the device's seconds that a second of speech takes
-    at the least that is promised, 0 while unknown.
+    partials in force, 0 while all have what they asked for; the device's seconds that a second
+    of speech takes at the least that is promised, 0 while unknown.
     """
 
     device: str = ""

@@ -234,16 +234,17 @@ class Connection:
             match effect:
                 case Send(message=message):
                     self._outbox.put(message)
-                    self._wake.set()
                 case Score(frames=frames):
                     self._frames.score(frames, self._deliver_speech)
                 case Submit(command=command):
                     self._submit(command)
                 case Close():
                     self._close = effect
-                    self._wake.set()
                 case _:
                     assert_never(effect)
+        # Most audio has nothing to be told; waking the writer would cost as much as taking it.
+        if self._close is not None or len(self._outbox):
+            self._wake.set()
         if unprocessed > HIGH_WATER_SAMPLES:
             self._room.clear()
         elif unprocessed <= LOW_WATER_SAMPLES:

@@ -17,7 +17,9 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", choices=DEVICES, default=_DEFAULTS.device)
     parser.add_argument("--dtype", choices=DTYPES, default=_DEFAULTS.dtype)
-    parser.add_argument("--threads", type=int, default=_DEFAULTS.threads, help="0: all cores")
+    parser.add_argument(
+        "--threads", type=int, default=_DEFAULTS.threads, help="0: all cores but one"
+    )
 
 
 def engine_config_of(args: argparse.Namespace) -> EngineConfig:

@@ -100,6 +100,11 @@ class _EngineCollector(Collector):
             engine.partial_interval_s,
         )
         yield _gauge("overload_rung", "How far service is degraded; 0 is not.", engine.rung)
+        yield _gauge(
+            "device_seconds_per_speech_second",
+            "What speech costs at the least that is promised; 0 while unknown.",
+            engine.s_per_speech_s,
+        )
         yield _device_memory(engine.device)
 
 

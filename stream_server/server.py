@@ -30,9 +30,10 @@ from stream_server.endpointer import SpeechDetector
 from stream_server.errors import EngineFailureError, SessionError, ShuttingDownError
 from stream_server.http_routes import Condition, http_routes, unauthorized
 from stream_server.loop_lag import LoopLag, watch
+from stream_server.loop_mailbox import LoopMailbox
 from stream_server.metrics import Exporter, Snapshot
 from stream_server.protocol import CODECS, JSON_SUBPROTOCOL, STREAM_PATH
-from stream_server.registry import Admission, Registry
+from stream_server.registry import Admission, Registry, measured_capacity
 from stream_server.session import Session
 from stream_server.session_meter import SessionMeter
 from stream_server.totals import RefusalReason, SessionState, Totals
@@ -44,7 +45,7 @@ logger = logging.getLogger(__name__)
 # read and answered with `message_too_large`.
 WEBSOCKET_LIMIT_FACTOR: Final = 4
 PING_S: Final = 20  # finds a client that vanished; independent of any decoding
-RETRY_AFTER_S: Final = 1  # places become free whenever somebody stops talking
+RETRY_AFTER_S: Final = 2  # places become free whenever somebody stops talking
 CLOSE_GRACE_S: Final = 1  # for the last messages to leave after sessions were given up
 
 
@@ -70,6 +71,7 @@ class StreamService:
         self._limits = ConnectionLimits(config.max_message_bytes, config.idle_timeout_s)
         self._registry = Registry(config.max_sessions)
         self._connections: set[Connection] = set()
+        self._to_loop: LoopMailbox | None = None
         self._nobody = asyncio.Event()
         self._nobody.set()
 
@@ -96,6 +98,7 @@ class StreamService:
                 self._detector,
                 self._limits,
                 SessionMeter(self.totals),
+                self._mailbox(),
                 receive,
                 send,
             )
@@ -118,12 +121,19 @@ class StreamService:
         self._registry.release(admission)
         return None
 
+    def _mailbox(self) -> LoopMailbox:
+        """That of the loop which serves the application, known once it serves."""
+        if self._to_loop is None:
+            self._to_loop = LoopMailbox(asyncio.get_running_loop())
+        return self._to_loop
+
     def snapshot(self) -> Snapshot:
         """How the sessions are now."""
+        self._measure()
         states = Counter(connection.state for connection in self._connections)
         return Snapshot(
             {state: states[state] for state in get_args(SessionState)},
-            self._registry.max_sessions,
+            self._registry.places,
             max((connection.num_waiting for connection in self._connections), default=0),
         )
 
@@ -134,12 +144,18 @@ class StreamService:
             return _Refused("forbidden_origin", response)
         if not self._policy.admits_key(headers.get("authorization"), offered):
             return _Refused("unauthorized", unauthorized())
+        self._measure()
         admission = self._registry.admit()
         if admission is not None:
             return admission
         if self._registry.is_closed:
             return _Refused("draining", _unavailable("this server is shutting down"))
         return _Refused("capacity", _unavailable("this server takes no more sessions now"))
+
+    def _measure(self) -> None:
+        """Let the registry know what the device can serve."""
+        duty = self.totals.speech / max(1, self.totals.audio)
+        self._registry.capacity = measured_capacity(self._engine.metrics.s_per_speech_s, duty)
 
     async def drain(self, timeout_s: float) -> None:
         """Admit nobody, finalise every session, and give up those that take too long."""

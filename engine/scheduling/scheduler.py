@@ -280,7 +280,8 @@ class Scheduler:
         for utterance, interval_s in zip(speaking, shares.intervals_s, strict=True):
             utterance.interval = Samples(round(interval_s * SAMPLE_RATE))
         self._metrics.rung = shares.rung
-        self._metrics.partial_interval_s = max(shares.intervals_s, default=0.0)
+        widest = max(shares.intervals_s, default=0.0)
+        self._metrics.partial_interval_s = widest if shares.rung else 0.0
         self._metrics.s_per_speech_s = self._load.s_per_speech_s
 
     def _charge(self, result: StepResult, elapsed_s: float) -> None:

@@ -191,7 +191,8 @@ def test_a_server_that_cannot_be_reached_is_one_sentence_and_status_1(
     [
         (200, b"<html>\n", "Prometheus' text format"),
         (200, b"up 1\n", "not a Starling server"),
-        (404, b"this server shows no metrics\n", "answered 404: this server shows no metrics"),
+        (404, b"this server shows no metrics\n", "answered 404: this server shows no metrics\n"),
+        (404, b"<html>\n<h1>Lost</h1>\n</html>\n", "answered 404: Not Found\n"),
     ],
 )
 def test_an_answer_that_is_none_is_one_sentence_and_status_1(

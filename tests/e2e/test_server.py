@@ -316,7 +316,7 @@ def test_a_server_at_capacity_says_when_to_come_back(dial: Dial) -> None:
         first = dial(server)
         full = refused(server)
         assert full.status_code == 503
-        assert full.headers["retry-after"] == "1"
+        assert full.headers["retry-after"] == "2"
         first.send(protocol.Start(), protocol.Stop())
         assert first.receive_all() == 1000
         until(lambda: server.detector.num_open == 0)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from engine.assembly import assemble, build_engine, resolve_device, resolve_dtype, warm_up
-from engine.audio.units import Samples
+from engine.audio.units import Positions, Samples
 from engine.config import Dtype, EngineConfig
 from engine.errors import CheckpointError, ConfigError
 from engine.events import AppendAudio, FinishUtterance, OpenUtterance, UtteranceId, UtteranceOptions
@@ -65,7 +65,9 @@ def test_an_engine_says_what_its_checkpoint_can_do(
 
 @pytest.mark.parametrize("num_slots", [1, 3])
 def test_as_many_utterances_are_at_work_as_there_are_slots(directory: Path, num_slots: int) -> None:
-    engine = load_engine(directory, replace(GREEDY, num_slots=num_slots))
+    engine = load_engine(
+        directory, replace(GREEDY, num_slots=num_slots, encode_slice=Positions(6000))
+    )
     for number in range(4):
         utterance_id = UtteranceId(number)
         for command in (

@@ -35,6 +35,23 @@ def test_the_last_line_that_is_printed_is_json(capsys: pytest.CaptureFixture[str
     assert "hypotheses" in "\n".join(table)
 
 
+def test_the_server_is_measured_without_an_engine(capsys: pytest.CaptureFixture[str]) -> None:
+    args = parse("server", "--sessions", "2", "--seconds", "0.1", TWO_SENTENCES)
+    assert run(args) == 0
+    *table, last = capsys.readouterr().out.splitlines()
+    told = json.loads(last)
+    assert told["benchmark"] == "bench server"
+    assert (told["sessions"], told["chunk_ms"], told["model"]) == (2, 20, "none")
+    assert {"receive to mailbox", "socket to mailbox"} <= {row["part"] for row in told["rows"]}
+    assert "receive to mailbox" in "\n".join(table)
+
+
+@pytest.mark.parametrize("flag", ["--sessions=0", "--chunk-ms=0", "--seconds=0", "--seconds=inf"])
+def test_a_load_that_is_none_is_refused(flag: str) -> None:
+    with pytest.raises(SystemExit):
+        parse("server", flag)
+
+
 def test_numbers_of_requests_are_a_list() -> None:
     assert parse("throughput").requests == (1, 16, 64, 256)
     assert parse("throughput", "--requests", "1,4").requests == (1, 4)

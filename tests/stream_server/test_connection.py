@@ -11,6 +11,7 @@ from engine.events import UtteranceId
 from stream_server import protocol
 from stream_server.connection import HIGH_WATER_SAMPLES, Connection, ConnectionLimits
 from stream_server.errors import ShuttingDownError
+from stream_server.loop_mailbox import LoopMailbox
 from stream_server.protocol import JsonCodec
 from stream_server.session import Session
 from stream_server.session_meter import SessionMeter
@@ -41,6 +42,7 @@ class Stage:
             self.detector,
             ConnectionLimits(max_message_bytes, idle_timeout_s),
             SessionMeter(self.totals),
+            LoopMailbox(asyncio.get_running_loop()),
             self.socket.receive,
             self.socket.write,
         )
@@ -175,6 +177,21 @@ def test_what_goes_wrong_is_counted_by_its_code() -> None:
     totals = asyncio.run(scenario())
     assert {code for code, count in totals.errors.items() if count} == {"bad_message"}
     assert totals.received_bytes == 1
+
+
+def test_what_is_to_be_told_is_sent_at_once_and_not_with_the_next_frame() -> None:
+    async def scenario() -> None:
+        async with staged() as stage:
+            running = asyncio.create_task(stage.connection.run())
+            stage.socket.client_sends(START)
+            for number in range(1, 4):
+                await stage.socket.wait_for_frames(number)
+                stage.socket.client_sends(str(CODEC.encode(protocol.Flush())))
+            stage.socket.client_sends(STOP)
+            await running
+            assert stage.kinds() == ["Ready", "Flushed", "Flushed", "Flushed", "Done"]
+
+    asyncio.run(scenario())
 
 
 def test_a_slow_reader_gets_every_final_and_only_the_newest_partial() -> None:

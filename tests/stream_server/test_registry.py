@@ -1,6 +1,8 @@
 from itertools import count
 
-from stream_server.registry import Registry
+import pytest
+
+from stream_server.registry import Registry, measured_capacity
 
 
 def test_every_session_has_its_own_id_and_token() -> None:
@@ -33,3 +35,40 @@ def test_a_closed_registry_admits_nobody_and_still_lets_go() -> None:
     assert registry.admit() is None
     registry.release(admission)
     assert len(registry) == 0
+
+
+def test_capacity_is_what_the_device_has_over_what_a_session_takes() -> None:
+    # 25 ms for a second of speech, half of the audio speech: 12.5 ms a second and session.
+    assert measured_capacity(0.025, 0.5) == 72
+    assert measured_capacity(0.025, 1.0) == 36
+    assert measured_capacity(5.0, 1.0) == 1  # one is always tried
+
+
+def test_before_speech_was_measured_nothing_is_known() -> None:
+    assert measured_capacity(0.0, 0.5) is None
+
+
+def test_silence_until_now_does_not_promise_silence() -> None:
+    assert measured_capacity(0.025, 0.0) == measured_capacity(0.025, 0.1) == 360
+
+
+@pytest.mark.parametrize(("capacity", "places"), [(None, 5), (2, 2), (9, 5)])
+def test_the_measured_capacity_counts_below_the_hard_cap(capacity: int | None, places: int) -> None:
+    registry = Registry(5)
+    registry.capacity = capacity
+    assert registry.places == places
+    admissions = [registry.admit() for _ in range(6)]
+    assert sum(admission is not None for admission in admissions) == places
+
+
+def test_sessions_that_are_in_stay_in_when_capacity_falls() -> None:
+    registry = Registry(5)
+    first, second = registry.admit(), registry.admit()
+    registry.capacity = 1
+    assert len(registry) == 2
+    assert first is not None
+    assert second is not None
+    registry.release(first)
+    assert registry.admit() is None
+    registry.release(second)
+    assert registry.admit() is not None

@@ -47,6 +47,7 @@ def served(**settings: Any) -> Iterator[tuple[Starlette, TestClient]]:
     detector.start()
     try:
         app = build_app(ServerConfig(port=0, **settings), engine, detector)
+        app.state.engine = engine
         with TestClient(app, "http://here.example") as client:
             yield app, client
     finally:
@@ -169,6 +170,23 @@ def test_sessions_are_counted_as_they_are_admitted_and_as_they_are() -> None:
         assert metric(client, "starling_admissions_total") == 1
         assert metric(client, "starling_session_limit") == 9
         assert metric(client, "starling_messages_sent_total", type="done") == 1
+
+
+def test_what_speech_costs_limits_how_many_are_admitted() -> None:
+    with served(max_sessions=9) as (app, client):
+        engine: MemoryEngine = app.state.engine
+        assert metric(client, "starling_session_limit") == 9
+        engine.metrics.s_per_speech_s = 4.0  # of a device: nobody but the first
+        assert metric(client, "starling_session_limit") == 2
+        with (
+            client.websocket_connect("/v1/stream"),
+            client.websocket_connect("/v1/stream") as second,
+        ):
+            assert client.get("/v1/stream").status_code == 503
+            second.send_json({"type": "start"})
+            assert second.receive_json()["type"] == "ready"  # who is in stays in
+            engine.metrics.s_per_speech_s = 0.01
+            assert client.get("/v1/stream").status_code == 426
 
 
 def test_metrics_are_open_like_health_and_can_be_switched_off() -> None:

@@ -146,7 +146,7 @@ def test_speech_without_words_is_not_timed_by_the_next_final() -> None:
 def test_the_median_and_the_largest_latency_are_kept() -> None:
     desk = Desk()
     desk.hear(6.4, delay=0.0)
-    for number, late in enumerate((0.5, 0.6, 0.9)):
+    for number, late in enumerate((0.5, 0.9, 0.6)):
         at = 1.6 * (number + 1)
         desk.perform(stopped(at), now=at)
         desk.perform(final(at - 1, at), now=at + late)
