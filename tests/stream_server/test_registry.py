@@ -2,7 +2,7 @@ from itertools import count
 
 import pytest
 
-from stream_server.registry import Registry, measured_capacity
+from stream_server.registry import LEAST_DUTY, Registry, measured_capacity
 
 
 def test_every_session_has_its_own_id_and_token() -> None:
@@ -39,8 +39,8 @@ def test_a_closed_registry_admits_nobody_and_still_lets_go() -> None:
 
 def test_capacity_is_what_the_device_has_over_what_a_session_takes() -> None:
     # 25 ms for a second of speech, half of the audio speech: 12.5 ms a second and session.
-    assert measured_capacity(0.025, 0.5) == 72
-    assert measured_capacity(0.025, 1.0) == 36
+    assert measured_capacity(0.025, 0.5) == 80
+    assert measured_capacity(0.025, 1.0) == 40
     assert measured_capacity(5.0, 1.0) == 1  # one is always tried
 
 
@@ -49,7 +49,8 @@ def test_before_speech_was_measured_nothing_is_known() -> None:
 
 
 def test_silence_until_now_does_not_promise_silence() -> None:
-    assert measured_capacity(0.025, 0.0) == measured_capacity(0.025, 0.1) == 360
+    assert measured_capacity(0.025, 0.0) == measured_capacity(0.025, LEAST_DUTY)
+    assert measured_capacity(0.025, 0.0) != measured_capacity(0.025, 2 * LEAST_DUTY)
 
 
 @pytest.mark.parametrize(("capacity", "places"), [(None, 5), (2, 2), (9, 5)])
