@@ -18,7 +18,8 @@ from typing import Final
 # for what is not foreseen. With 0.75 finals gained nothing and partials were too old (docs/log.md).
 TARGET_UTILISATION: Final = 0.9
 LEAST_PARTIAL_SHARE: Final = 0.05  # finals alone fill the device: partials still move
-WIDEST_INTERVAL_S: Final = 1.6  # with its decoding, a partial is then less than 2 s old (DESIGN.md)
+PROMISED_INTERVAL_S: Final = 1.6  # with its decoding, a partial is then less than 2 s old
+WIDEST_INTERVAL_S: Final = 2.4  # everybody a little late, before somebody waits for very long
 RESTING_INTERVAL_S: Final = 10.0  # of those that cannot be served at the widest
 SMOOTHING_S: Final = 3.0  # time constant of what is measured: a few sentences of many people
 LEAST_OBSERVED_S: Final = 0.5  # before that much of the clock was seen, nothing is known
@@ -157,9 +158,9 @@ class LoadMeter:
     def s_per_speech_s(self) -> float:
         """Device seconds that each second of speech takes at the least that is promised.
 
-        That is its finals, and partials at the widest interval. 0 before enough was heard.
+        That is its finals, and partials at the promised interval. 0 before enough was heard.
         """
         if self._long_speech_s < LEAST_SPEECH_S:
             return 0.0
         partial_s = self._partial_s / self._num_partials if self._num_partials else 0.0
-        return self._long_final_s / self._long_speech_s + partial_s / WIDEST_INTERVAL_S
+        return self._long_final_s / self._long_speech_s + partial_s / PROMISED_INTERVAL_S

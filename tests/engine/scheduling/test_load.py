@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from engine.scheduling.load import (
     LEAST_PARTIAL_SHARE,
     LEAST_SPEECH_S,
+    PROMISED_INTERVAL_S,
     RESTING_INTERVAL_S,
     TARGET_UTILISATION,
     WIDEST_INTERVAL_S,
@@ -134,16 +135,16 @@ def test_the_cost_of_a_position_is_that_of_recent_partials_and_outlives_a_pause(
     assert meter.s_per_position == pytest.approx(0.0004, rel=0.01)
 
 
-def test_the_cost_of_speech_is_its_finals_and_partials_at_the_widest_interval() -> None:
+def test_the_cost_of_speech_is_its_finals_and_partials_at_the_promised_interval() -> None:
     meter = LoadMeter()
     for second in range(30):
         meter.advance(float(second))
         meter.hear(2.0)
         meter.spend_on_final(0.1)
-        for _ in range(3):  # more often than the widest interval, which costs nothing promised
+        for _ in range(3):  # more often than promised, which is not counted
             meter.begin_partial(100)
             meter.spend_on_partial(0.16)
-    expected = 0.05 + 0.16 / WIDEST_INTERVAL_S
+    expected = 0.05 + 0.16 / PROMISED_INTERVAL_S
     assert meter.s_per_speech_s == pytest.approx(expected)
     meter.advance(7200.0)
     assert meter.s_per_speech_s == pytest.approx(expected)
