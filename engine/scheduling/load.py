@@ -1,9 +1,9 @@
 """Decides how often each utterance gets a partial when there is not time for all of them.
 
-Finals come first and are never touched. What they leave of the device is shared evenly among the
-utterances in which somebody speaks, so a window that costs twice as much is refreshed half as
-often. Where even the widest interval is too much, those whose windows cost most wait for longer
-still. docs/overload.md describes the whole ladder, of which this is the lower part.
+Finals come first and are never touched. What they leave of the device is for the utterances in
+which somebody speaks: first all intervals are widened alike, and where that would make partials
+older than is promised, the windows that cost most are refreshed less often than the others.
+docs/overload.md describes the whole ladder, of which this is the lower part.
 
 Pure: the clock's readings are arguments, in seconds.
 """
@@ -19,8 +19,7 @@ from typing import Final
 TARGET_UTILISATION: Final = 0.9
 LEAST_PARTIAL_SHARE: Final = 0.05  # finals alone fill the device: partials still move
 PROMISED_INTERVAL_S: Final = 1.6  # with its decoding, a partial is then less than 2 s old
-WIDEST_INTERVAL_S: Final = 2.4  # everybody a little late, before somebody waits for very long
-RESTING_INTERVAL_S: Final = 10.0  # of those that cannot be served at the widest
+LONGEST_INTERVAL_S: Final = 10.0  # of anybody: a sign of life
 SMOOTHING_S: Final = 3.0  # time constant of what is measured: a few sentences of many people
 LEAST_OBSERVED_S: Final = 0.5  # before that much of the clock was seen, nothing is known
 LEAST_PARTIALS: Final = 10  # so many are remembered however long ago they were
@@ -33,7 +32,7 @@ class Rung(IntEnum):
 
     AS_ASKED = 0
     WIDENED = 1
-    RESTING = 2
+    UNEQUAL = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,27 +54,36 @@ class Shares:
 def share_out(asks: Sequence[Ask], share: float) -> Shares:
     """Intervals under which all partials together take at most `share` of the device's time.
 
-    What an utterance asks for and does not need, because its windows are cheap or its interval
-    long, goes to the others.
+    But for those at the longest interval, which have theirs in any case.
     """
     if sum(ask.cost_s / ask.interval_s for ask in asks) <= share:
         return Shares(tuple(ask.interval_s for ask in asks), Rung.AS_ASKED)
-    each = _equal_share([ask.cost_s / ask.interval_s for ask in asks], share)
-    widened = [max(ask.interval_s, ask.cost_s / each) for ask in asks]
-    if all(wide <= _widest(ask) for ask, wide in zip(asks, widened, strict=True)):
-        return Shares(tuple(widened), Rung.WIDENED)
-    # The cheapest windows first: they are the shortest, so their speakers wait for a first word.
-    intervals = [0.0] * len(asks)
-    left = share
-    for index in sorted(range(len(asks)), key=lambda index: asks[index].cost_s):
-        ask = asks[index]
-        left -= ask.cost_s / _widest(ask)
-        intervals[index] = _widest(ask) if left >= 0 else max(ask.interval_s, RESTING_INTERVAL_S)
-    return Shares(tuple(intervals), Rung.RESTING)
+    common = _common_interval(asks, share)
+    if common <= PROMISED_INTERVAL_S:
+        return Shares(tuple(max(ask.interval_s, common) for ask in asks), Rung.WIDENED)
+    # Equal shares of the device, which are equal waits for windows of equal length. Short ones,
+    # whose speakers wait for their first words, stay within what is promised for longest.
+    promised = [max(ask.interval_s, PROMISED_INTERVAL_S) for ask in asks]
+    wanted = [ask.cost_s / interval for ask, interval in zip(asks, promised, strict=True)]
+    each = _equal_share(wanted, share)
+    intervals = (
+        max(interval, min(ask.cost_s / each, LONGEST_INTERVAL_S))
+        for ask, interval in zip(asks, promised, strict=True)
+    )
+    return Shares(tuple(intervals), Rung.UNEQUAL)
 
 
-def _widest(ask: Ask) -> float:
-    return max(ask.interval_s, WIDEST_INTERVAL_S)
+def _common_interval(asks: Sequence[Ask], share: float) -> float:
+    """The shortest that keeps the share where nobody's interval is shorter, unless asked longer."""
+    in_order = sorted(asks, key=lambda ask: ask.interval_s)
+    left = share - sum(ask.cost_s / ask.interval_s for ask in in_order)
+    cost_s = 0.0
+    for ask, following in zip(in_order, [*in_order[1:], None], strict=True):
+        left += ask.cost_s / ask.interval_s  # no longer as asked, but at the common interval
+        cost_s += ask.cost_s
+        if left > 0 and (following is None or cost_s / left <= following.interval_s):
+            return cost_s / left
+    raise AssertionError(f"no interval keeps {asks} to {share}")
 
 
 def _equal_share(wanted: Sequence[float], share: float) -> float:
