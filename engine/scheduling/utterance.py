@@ -167,9 +167,13 @@ class Utterance:
         return self._setup.contexts.positions(self._window.num_samples, trimmed=trimmed)
 
     def _partial_is_due(self) -> bool:
-        """Whether the grid has gone on; by the whole interval, but for a segment's first."""
+        """Whether the grid has gone on; but for a segment's first, by about the interval in force.
+
+        To the nearest point of the grid: always the next one would be later than there is need.
+        """
         passed = self._partial_end() - self._covered
-        return passed > 0 and (self._covered == 0 or passed >= self.interval)
+        about = self.interval - self.options.interim_interval // 2
+        return passed > 0 and (self._covered == 0 or passed >= about)
 
     def _partial_end(self) -> Samples:
         """End of the newest window on the grid of refreshes that the audio reaches.
