@@ -64,11 +64,6 @@ class Cost:
     loop_us: float
     others_us: float
 
-    @property
-    def total_us(self) -> float:
-        """Of the process."""
-        return self.loop_us + self.others_us
-
 
 def measure(
     samples: NDArray[np.float32], shape: Shape

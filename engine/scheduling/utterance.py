@@ -156,11 +156,6 @@ class Utterance:
         return self.options.interim_results and not (self._finished or self._paused)
 
     @property
-    def is_finished(self) -> bool:
-        """Whether its speech has ended."""
-        return self._finished
-
-    @property
     def num_positions(self) -> int:
         """Encoder positions of a partial over all of its window."""
         trimmed = self._setup.contexts.is_trimmed(self.options.context, final=False)

@@ -44,7 +44,6 @@ def test_clients_send_their_chunks_in_turn_each_from_a_place_of_its_own() -> Non
     chunks = [bytes([number]) for number in range(4)]
     cost = run_in_process(chunks, Shape(sessions=2, chunk_ms=20, seconds=0.1), listen)
     assert cost.loop_us > 0
-    assert cost.total_us == cost.loop_us + cost.others_us
     for first, mine in ((0, heard[0]), (2, heard[1])):
         assert mine == [chunks[(first + at) % 4] for at in range(len(mine))]
         assert len(mine) > 4
