@@ -96,7 +96,7 @@ class SileroNet:
                     for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
                 }
             )
-            self._stft = tensors["_model.stft.forward_basis_buffer"]  # [2 x STFT_BINS, 1, 256]
+            self._window = _window_of(tensors["_model.stft.forward_basis_buffer"])
             convolution = "_model.encoder.{}.reparam_conv.{}".format
             self._convolutions = [
                 (tensors[convolution(i, "weight")], tensors[convolution(i, "bias")], stride)
@@ -171,12 +171,25 @@ class SileroNet:
 
     def _features(self, frames: Tensor) -> Tensor:
         """Everything before the LSTM: [n, context + frame] to [n, HIDDEN], frame by frame."""
-        x = F.pad(frames[:, None], (0, PADDING_SAMPLES), "reflect")
-        x = F.conv1d(x, self._stft, stride=STFT_HOP_SAMPLES)
-        x = (x[:, :STFT_BINS].square() + x[:, STFT_BINS:].square()).sqrt()
+        x = F.pad(frames[:, None], (0, PADDING_SAMPLES), "reflect")[:, 0]
+        windows = x.unfold(1, len(self._window), STFT_HOP_SAMPLES) * self._window
+        x = torch.fft.rfft(windows).abs().transpose(1, 2)
         for weight, bias, stride in self._convolutions:
             x = F.conv1d(x, weight, bias, stride, padding=1).relu()
         return x.squeeze(-1)
+
+
+def _window_of(basis: Tensor) -> Tensor:
+    """The window of a Fourier transform that is stored as products [2 x STFT_BINS, 1, samples].
+
+    The transform itself takes a third of their time. Raises ValueError where they are none.
+    """
+    window = basis[0, 0]  # of frequency 0, where every cosine is 1
+    spectrum = torch.fft.rfft(torch.diag(window)).T
+    stored = torch.complex(basis[:STFT_BINS, 0], basis[STFT_BINS:, 0])
+    if not torch.allclose(stored, spectrum, atol=1e-4):
+        raise ValueError("its spectrum is no windowed Fourier transform")
+    return window
 
 
 def _with_context(states: Sequence[VadState], frames: Sequence[Frames]) -> NDArray[np.float32]:
