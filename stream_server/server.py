@@ -232,6 +232,15 @@ def build_app(config: ServerConfig, engine: Engine, detector: SpeechDetector) ->
     return app
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of uvicorn's is worth logging.
+
+    For every refusal that has been answered in full it says that the handshake was not completed
+    (websockets_sansio_impl.py, `run_asgi`): an error a second for a server that is full.
+    """
+    return not record.getMessage().startswith("ASGI callable returned without completing handshake")
+
+
 class Server(uvicorn.Server):
     """uvicorn, but sessions are drained before their sockets are closed.
 
@@ -259,6 +268,7 @@ class Server(uvicorn.Server):
                 ssl_keyfile=config.tls_key,
             )
         )
+        logging.getLogger("uvicorn.error").addFilter(_is_news)
         self._drain_timeout_s = config.drain_timeout_s
         self._service: StreamService = app.state.service
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -311,12 +311,15 @@ def test_a_page_of_another_origin_is_refused_before_the_upgrade(dial: Dial) -> N
             dial(server, origin=Origin(origin)).socket.close()
 
 
-def test_a_server_at_capacity_says_when_to_come_back(dial: Dial) -> None:
+def test_a_server_at_capacity_says_when_to_come_back(
+    dial: Dial, caplog: pytest.LogCaptureFixture
+) -> None:
     with live_server(max_sessions=1) as server:
         first = dial(server)
         full = refused(server)
         assert full.status_code == 503
         assert full.headers["retry-after"] == "2"
+        assert "without completing handshake" not in caplog.text  # a refusal is no error
         first.send(protocol.Start(), protocol.Stop())
         assert first.receive_all() == 1000
         until(lambda: server.detector.num_open == 0)

@@ -1,4 +1,4 @@
-"""A whole server on a free port of this machine, with an engine and a detector that are fakes."""
+"""A whole server on a free port of this machine, by default with a fake engine and detector."""
 
 import threading
 from collections.abc import Iterator
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from stream_server.config import ServerConfig
+from stream_server.connection import Engine
+from stream_server.endpointer import SpeechDetector
 from stream_server.server import Server, StreamService, bind, build_app
 from tests.support.memory_engine import MemoryEngine
 from tests.support.scripted_detector import ScriptedDetector
 
 
 @dataclass
-class LiveServer:
-    """What a test can reach of a running server."""
+class RunningServer:
+    """What a test can reach of a running server, whatever engine it has."""
 
     port: int
-    engine: MemoryEngine
-    detector: ScriptedDetector
     service: StreamService
     server: Server
     thread: threading.Thread
@@ -31,13 +31,18 @@ class LiveServer:
         return f"http://127.0.0.1:{self.port}{path}"
 
 
+@dataclass
+class LiveServer(RunningServer):
+    """The same with the fakes, for a test to hold and to break."""
+
+    engine: MemoryEngine
+    detector: ScriptedDetector
+
+
 @contextmanager
-def live_server(**settings: Any) -> Iterator[LiveServer]:
-    """Start, hand over, drain."""
+def serving(engine: Engine, detector: SpeechDetector, **settings: Any) -> Iterator[RunningServer]:
+    """Serve with an engine and a detector that have started; drain in the end."""
     config = ServerConfig(port=0, **settings)
-    engine, detector = MemoryEngine(), ScriptedDetector()
-    engine.start()
-    detector.start()
     listener = bind(config)
     app = build_app(config, engine, detector)
     ready = threading.Event()
@@ -51,14 +56,27 @@ def live_server(**settings: Any) -> Iterator[LiveServer]:
     thread = threading.Thread(target=server.run, args=([listener],), name="server")
     thread.start()
     ready.wait()
-    port = listener.getsockname()[1]
     try:
-        yield LiveServer(port, engine, detector, app.state.service, server, thread)
+        yield RunningServer(listener.getsockname()[1], app.state.service, server, thread)
     finally:
-        engine.let_go()
-        detector.let_go()
         server.should_exit = True
         thread.join()
+        listener.close()
+
+
+@contextmanager
+def live_server(**settings: Any) -> Iterator[LiveServer]:
+    """Start, hand over, drain."""
+    engine, detector = MemoryEngine(), ScriptedDetector()
+    engine.start()
+    detector.start()
+    try:
+        with serving(engine, detector, **settings) as it:
+            try:
+                yield LiveServer(it.port, it.service, it.server, it.thread, engine, detector)
+            finally:
+                engine.let_go()
+                detector.let_go()
+    finally:
         detector.stop()
         engine.stop()
-        listener.close()
