@@ -128,7 +128,7 @@ def test_sessions_beyond_the_server_are_refused_and_the_others_are_served(
     (level,) = json.loads(capsys.readouterr().out.splitlines()[-1])["levels"]
     assert level["outcomes"] == {"done": 4, "refused": 2}
     assert level["refusals"] == {"HTTP 503": 2}
-    assert level["retry_after_s"] == [1, 1]
+    assert level["retry_after_s"] == [2, 2]
 
 
 def test_a_report_needs_matplotlib_and_says_so_before_anything_runs(
