@@ -67,7 +67,7 @@ let isFromMicrophone = true; // what the transcript holds: a microphone goes on 
 
 start.addEventListener("click", () => {
   if (!listening) void listen((events) => openMicrophone(events), true);
-  else if (state.dataset.phase === "stopping") listening.giveUp();
+  else if (listening.isStopping) listening.giveUp();
   else void listening.stop();
 });
 sample.addEventListener("click", () =>
@@ -153,10 +153,11 @@ async function listen(openSource, fromMicrophone) {
   showRunning(true);
   try {
     await opened.start();
+    if (listening !== opened) return; // stopped while permission was being asked
     mute.disabled = false;
     timelineView.run(opened.timeline);
   } catch (error) {
-    end(/** @type {Error} */ (error));
+    if (listening === opened) end(/** @type {Error} */ (error));
   }
 }
 
@@ -181,7 +182,7 @@ function showState({ phase, sentence }) {
   const before = state.dataset.phase;
   state.dataset.phase = phase;
   state.textContent = PHASES[phase];
-  startLabel.textContent = phase === "stopping" ? "Do not wait" : startWords();
+  startLabel.textContent = startWords();
   if (phase === "reconnecting") {
     transcript.dropPartial(); // its audio is sent again
     showNotice("warning", sentence);
@@ -213,7 +214,8 @@ function durationS() {
 }
 
 function startWords() {
-  return listening ? "Stop" : "Start microphone";
+  if (!listening) return "Start microphone";
+  return listening.isStopping ? "Do not wait" : "Stop";
 }
 
 /** @param {boolean} isRunning */

@@ -126,7 +126,18 @@ export class Listening {
       onState: (state) => this.#receiveState(state),
     });
     this.#stream.open();
-    await source.start?.();
+    try {
+      await source.start?.();
+    } catch (error) {
+      this.#ended = true; // who starts is told, and nobody twice
+      this.#stream.abort();
+      throw error;
+    }
+  }
+
+  /** Whether no more audio comes and only the last words are awaited. */
+  get isStopping() {
+    return this.#ending !== null;
   }
 
   /**

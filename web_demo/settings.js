@@ -48,7 +48,7 @@ export class Settings {
         field.value = String(value);
       }
     }
-    this.#key.value = sessionStorage.getItem(STORED_KEY) ?? "";
+    this.#key.value = permitted(() => sessionStorage.getItem(STORED_KEY)) ?? "";
     this.#form.addEventListener("change", () => this.#store());
     this.#device.addEventListener("change", () => this.#store());
     this.#key.addEventListener("change", onKey);
@@ -156,8 +156,8 @@ export class Settings {
           : field.value,
       ]),
     );
-    localStorage.setItem(STORED, JSON.stringify(this.#stored));
-    sessionStorage.setItem(STORED_KEY, this.#key.value);
+    permitted(() => localStorage.setItem(STORED, JSON.stringify(this.#stored)));
+    permitted(() => sessionStorage.setItem(STORED_KEY, this.#key.value));
   }
 }
 
@@ -186,8 +186,25 @@ function option(value, label) {
 /** @returns {Record<string, unknown>} */
 function readStored() {
   try {
-    return JSON.parse(localStorage.getItem(STORED) ?? "{}") ?? {};
+    return JSON.parse(permitted(() => localStorage.getItem(STORED)) ?? "{}") ?? {};
   } catch {
     return {}; // written by something else: the defaults hold
+  }
+}
+
+/**
+ * What comes of an access to the browser's storage; null where the browser forbids it, and then
+ * settings last as long as the page.
+ *
+ * @template T
+ * @param {() => T} access
+ * @returns {T | null}
+ */
+function permitted(access) {
+  try {
+    return access();
+  } catch (error) {
+    if (error instanceof DOMException) return null;
+    throw error;
   }
 }

@@ -6,7 +6,7 @@ import { Listening } from "../../web_demo/listening.js";
 /** @import { SourceEvents, ListeningOptions } from "../../web_demo/listening.js" */
 
 /** A listening at 1000 Hz whose source and stream write down what happens to them. */
-function setUp({ openingFails = false, stopFails = false } = {}) {
+function setUp({ openingFails = false, startFails = false, stopFails = false } = {}) {
   /** @type {string[]} */
   const log = [];
   const clock = { now: 0 };
@@ -24,7 +24,10 @@ function setUp({ openingFails = false, stopFails = false } = {}) {
         sampleRate: 1000,
         label: "Microphone 1",
         muted: false,
-        start: () => void log.push("source started"),
+        start: async () => {
+          log.push("source started");
+          if (startFails) throw new Error("the browser does not play it");
+        },
         close: async () => {
           events.onChunk(chunk(20));
           log.push("source closed");
@@ -183,4 +186,23 @@ test("a partial whose connection was lost is neither aged nor drawn any more", a
   ends.stream.onState({ phase: "reconnecting", sentence: "Trying again.", heldS: 1, lostS: 0 });
   assert.equal(listening.partialAgeS, null);
   assert.equal(listening.timeline.segments.length, 0);
+});
+
+test("a source that does not start is told to who starts, and its stream is given up", async () => {
+  const { listening, log, told, ends } = setUp({ startFails: true });
+  await assert.rejects(listening.start(), /does not play it/);
+  assert.equal(log.at(-1), "stream aborted");
+  ends.stream.onState({ phase: "failed", sentence: "Stopped.", heldS: 0, lostS: 0 });
+  await listening.stop();
+  assert.deepEqual(told.ends, []);
+});
+
+test("from its stop on, whatever the connection does, a listening is stopping", async () => {
+  const { listening, ends } = setUp();
+  await listening.start();
+  assert.equal(listening.isStopping, false);
+  const stopped = listening.stop();
+  ends.stream.onState({ phase: "reconnecting", sentence: "Trying again.", heldS: 1, lostS: 0 });
+  assert.equal(listening.isStopping, true);
+  await stopped;
 });
