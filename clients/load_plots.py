@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 from clients.load_meter import METRICS
@@ -16,10 +17,8 @@ _DISTRIBUTIONS: Final = ("final_beyond_endpoint_s", "first_partial_s", "partial_
 
 def require_matplotlib() -> None:
     """Raises MissingPackageError where there is none."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as exc:
-        raise MissingPackageError("an HTML report", "matplotlib") from exc
+    if find_spec("matplotlib") is None:
+        raise MissingPackageError("an HTML report", "matplotlib")
 
 
 def plot_distributions(level: Mapping[str, Any]) -> str | None:

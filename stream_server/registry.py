@@ -7,7 +7,10 @@ gives each session its id and its secret token. Leaves what a session does to `s
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import exp
 from typing import Final
+
+from engine.audio.units import Samples, samples_from_seconds
 
 TOKEN_BYTES: Final = 16  # 128 bits: not to be guessed
 
@@ -16,6 +19,32 @@ TOKEN_BYTES: Final = 16  # 128 bits: not to be guessed
 # measured cost is that of a less loaded device, and too high (docs/log.md).
 ADMITTED_UTILISATION: Final = 1.0
 LEAST_DUTY: Final = 0.1  # speech per audio: a room that is silent now will not stay so
+
+
+REMEMBERED_AUDIO: Final = samples_from_seconds(1800)  # everybody's: a minute of thirty people
+
+
+class SpeechShare:
+    """How much of the audio received lately was speech. Touched only by the event loop's thread.
+
+    Lately is counted in audio, so an hour in which nobody is there changes nothing.
+    """
+
+    def __init__(self) -> None:
+        self._totals = 0, 0  # speech and audio, as told last
+        self._speech = 0.0
+        self._audio = 0.0
+
+    def update(self, speech: Samples, audio: Samples) -> float:
+        """The share, given the totals since the beginning; 0 before any audio."""
+        new_speech, new_audio = speech - self._totals[0], audio - self._totals[1]
+        self._totals = speech, audio
+        if new_audio > 0:
+            kept = exp(-new_audio / REMEMBERED_AUDIO)
+            counted = (1 - kept) * REMEMBERED_AUDIO  # of a long stretch, only its end
+            self._speech = self._speech * kept + counted * new_speech / new_audio
+            self._audio = self._audio * kept + counted
+        return self._speech / self._audio if self._audio else 0.0
 
 
 def measured_capacity(s_per_speech_s: float, speech_per_audio: float) -> int | None:

@@ -33,7 +33,7 @@ from stream_server.loop_lag import LoopLag, watch
 from stream_server.loop_mailbox import LoopMailbox
 from stream_server.metrics import Exporter, Snapshot
 from stream_server.protocol import CODECS, JSON_SUBPROTOCOL, STREAM_PATH
-from stream_server.registry import Admission, Registry, measured_capacity
+from stream_server.registry import Admission, Registry, SpeechShare, measured_capacity
 from stream_server.session import Session
 from stream_server.session_meter import SessionMeter
 from stream_server.totals import RefusalReason, SessionState, Totals
@@ -70,6 +70,7 @@ class StreamService:
         self._detector = detector
         self._limits = ConnectionLimits(config.max_message_bytes, config.idle_timeout_s)
         self._registry = Registry(config.max_sessions)
+        self._speech_share = SpeechShare()
         self._connections: set[Connection] = set()
         self._to_loop: LoopMailbox | None = None
         self._nobody = asyncio.Event()
@@ -154,8 +155,8 @@ class StreamService:
 
     def _measure(self) -> None:
         """Let the registry know what the device can serve."""
-        duty = self.totals.speech / max(1, self.totals.audio)
-        self._registry.capacity = measured_capacity(self._engine.metrics.s_per_speech_s, duty)
+        share = self._speech_share.update(self.totals.speech, self.totals.audio)
+        self._registry.capacity = measured_capacity(self._engine.metrics.s_per_speech_s, share)
 
     async def drain(self, timeout_s: float) -> None:
         """Admit nobody, finalise every session, and give up those that take too long."""

@@ -2,7 +2,14 @@ from itertools import count
 
 import pytest
 
-from stream_server.registry import LEAST_DUTY, Registry, measured_capacity
+from engine.audio.units import Samples
+from stream_server.registry import (
+    LEAST_DUTY,
+    REMEMBERED_AUDIO,
+    Registry,
+    SpeechShare,
+    measured_capacity,
+)
 
 
 def test_every_session_has_its_own_id_and_token() -> None:
@@ -73,3 +80,19 @@ def test_sessions_that_are_in_stay_in_when_capacity_falls() -> None:
     assert registry.admit() is None
     registry.release(second)
     assert registry.admit() is not None
+
+
+def test_the_share_of_speech_is_that_of_recent_audio() -> None:
+    share = SpeechShare()
+    assert share.update(Samples(0), Samples(0)) == 0.0
+    night = 100 * REMEMBERED_AUDIO
+    assert share.update(Samples(0), Samples(night)) == 0.0
+    day = Samples(night + 5 * REMEMBERED_AUDIO)
+    assert share.update(Samples(5 * REMEMBERED_AUDIO // 2), day) == pytest.approx(0.5, abs=0.01)
+
+
+def test_asking_for_the_share_again_changes_nothing() -> None:
+    share = SpeechShare()
+    first = share.update(Samples(300), Samples(1000))
+    assert first == pytest.approx(0.3)
+    assert share.update(Samples(300), Samples(1000)) == first
