@@ -9,7 +9,8 @@ from typing import Any
 from stream_server.config import ServerConfig
 from stream_server.connection import Engine
 from stream_server.endpointer import SpeechDetector
-from stream_server.server import Server, StreamService, bind, build_app
+from stream_server.server import Server, bind, build_app
+from stream_server.service import StreamService
 from tests.support.memory_engine import MemoryEngine
 from tests.support.scripted_detector import ScriptedDetector
 
