@@ -16,9 +16,14 @@ from engine.errors import ConfigError
 from engine.events import ModelInfo, Task
 from engine.metrics import EngineMetrics
 from engine.model.checkpoint import Checkpoint, load_checkpoint
+from engine.model.dims import ModelDims
 from engine.model.hub import resolve_model
+from engine.model.quantized import quantize_weights
 from engine.model.whisper import Whisper
-from engine.runtime.caches import SlotCaches, slot_bytes
+from engine.runtime.caches import FLOAT8, SlotCaches, slot_bytes
+from engine.runtime.device_assembly import build_device_runner
+from engine.runtime.features import feature_bytes
+from engine.runtime.pending import StepRunner
 from engine.runtime.runner import Runner
 from engine.runtime.sampling import DecodingRules
 from engine.scheduling.contexts import CONTEXT_BUCKETS, ContextPolicy
@@ -53,7 +58,7 @@ class Engine:
 
     info: ModelInfo
     scheduler: Scheduler
-    runner: Runner
+    runner: StepRunner
     metrics: EngineMetrics
 
 
@@ -100,21 +105,40 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     return _DTYPES[name]
 
 
+def resolve_kv_dtype(name: str, dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """The number format of keys and values that `name` means here.
+
+    "auto" is the model's own on a GPU. A processor that multiplies matrices of bfloat16 attends
+    in it to one query at a time five times as slowly as in float32 (docs/log.md).
+    """
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else dtype
+    return FLOAT8 if name == "fp8" else _DTYPES[name]
+
+
 def assemble(
     checkpoint: Checkpoint, config: EngineConfig, *, device: torch.device, dtype: torch.dtype
 ) -> Engine:
     """Put an engine together around a loaded checkpoint."""
+    config = config.resolve(device.type)
     dims, tokenizer = checkpoint.dims, checkpoint.tokenizer
     model = Whisper.from_checkpoint(checkpoint, dtype=dtype, device=device)
-    # A processor that multiplies matrices of bfloat16 attends in it to one query at a time five
-    # times as slowly as in float32, however long the keys (docs/log.md).
-    cache_dtype = torch.float32 if device.type == "cpu" else dtype
-    num_slots = config.num_slots or _affordable_slots(slot_bytes(dims, cache_dtype), device)
-    caches = SlotCaches.allocate(dims, num_slots, dtype=cache_dtype, device=device)
+    if config.weights != "auto":
+        quantize_weights(model, config.weights)
+    kv_dtype = resolve_kv_dtype(config.kv_dtype, dtype, device)
+    num_slots = config.num_slots or _affordable_slots(dims, kv_dtype, device)
+    caches = SlotCaches.allocate(dims, num_slots, dtype=kv_dtype, device=device)
     rules = DecodingRules.build(checkpoint.generation, tokenizer, dims.n_vocab, device)
     contexts = ContextPolicy.of(config, trained_trimmed=checkpoint.traits.trimmed_context)
     setup = DecodeSetup(config, tokenizer, contexts, checkpoint.traits, dims.n_text_ctx)
-    metrics = EngineMetrics(device=device.type, dtype=str(dtype).removeprefix("torch."))
+    metrics = EngineMetrics(
+        device=device.type, dtype=str(dtype).removeprefix("torch."), slots=num_slots
+    )
+    runner: StepRunner
+    if device.type == "cuda":
+        runner = build_device_runner(model, caches, rules, config)
+    else:
+        runner = Runner(model, caches, rules, threads=config.threads or _threads_to_spare())
     # A model that knows English alone has nothing to translate from, whatever tokens it has.
     tasks: tuple[Task, ...] = ("transcribe",)
     if len(tokenizer.languages) > 1:
@@ -122,7 +146,7 @@ def assemble(
     return Engine(
         ModelInfo(checkpoint.name, tuple(tokenizer.languages), tasks, checkpoint.traits.timestamps),
         Scheduler(setup, num_slots, metrics),
-        Runner(model, caches, rules, threads=config.threads or _threads_to_spare()),
+        runner,
         metrics,
     )
 
@@ -132,7 +156,7 @@ def _threads_to_spare() -> int:
     return max(1, (os.cpu_count() or 1) - 1)
 
 
-def warm_up(runner: Runner, checkpoint: Checkpoint) -> None:
+def warm_up(runner: StepRunner, checkpoint: Checkpoint) -> None:
     """Run each kind of step once, so that the first session does not pay for first times."""
     slot = SlotHandle(0, 0)
     tokenizer = checkpoint.tokenizer
@@ -141,9 +165,10 @@ def warm_up(runner: Runner, checkpoint: Checkpoint) -> None:
     )
     quiet = np.zeros(SAMPLE_RATE, dtype=np.float32)
     for context in CONTEXT_BUCKETS:
-        runner.run(EncodeStep((EncodeRow(slot, quiet),), context))
-    runner.run(PrefillStep((PrefillRow(slot, prefix, 0, Sampling(len(prefix), timestamps=False)),)))
-    runner.run(DecodeStep((slot,)))
+        runner.launch(EncodeStep((EncodeRow(slot, quiet),), context)).result()
+    sampling = Sampling(len(prefix), timestamps=False)
+    runner.launch(PrefillStep((PrefillRow(slot, prefix, 0, sampling),))).result()
+    runner.launch(DecodeStep((slot,))).result()
 
 
 def _multiplies_bfloat16() -> bool:
@@ -152,10 +177,13 @@ def _multiplies_bfloat16() -> bool:
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def _affordable_slots(bytes_per_slot: int, device: torch.device) -> int:
+def _affordable_slots(dims: ModelDims, kv_dtype: torch.dtype, device: torch.device) -> int:
+    """As many as there is memory for, up to what is of use."""
+    bytes_per_slot = slot_bytes(dims, kv_dtype)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         budget = int(free * _GPU_CACHE_SHARE)
+        bytes_per_slot += feature_bytes(dims.n_mels)
     else:
         budget = _CPU_CACHE_BYTES
     return max(_FEWEST_SLOTS, min(_MOST_SLOTS[device.type], budget // bytes_per_slot))

@@ -1,6 +1,6 @@
 """Every default of the engine, written once, each with its reason."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from engine.audio.units import Positions, Samples, samples_from_ms
@@ -9,10 +9,18 @@ from engine.events import Context
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Attention = Literal["auto", "flash", "sdpa", "triton", "eager"]
+Weights = Literal["auto", "int8", "int4"]
+KvDtype = Literal["auto", "float32", "bfloat16", "float16", "fp8"]
+Toggle = Literal["auto", "on", "off"]
 
 DEVICES: Final = ("auto", "cpu", "cuda")
 DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
 CONTEXTS: Final = ("auto", "full", "trimmed")
+ATTENTIONS: Final = ("auto", "flash", "sdpa", "triton", "eager")
+WEIGHTS: Final = ("auto", "int8", "int4")
+KV_DTYPES: Final = ("auto", "float32", "bfloat16", "float16", "fp8")
+TOGGLES: Final = ("auto", "on", "off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +36,28 @@ class QualityThresholds:
 class EngineConfig:
     """What to load, where to run it and how hard to try; frozen before the engine starts.
 
-    `num_slots`, `threads`: 0 lets the engine choose. `temperatures` is the fallback ladder of
-    finals, tried in order until the quality gates pass.
+    `num_slots`, `threads`, `max_batch`, `encode_slice_ms`: 0 lets the engine choose.
+    `attention` names a back end of a GPU. `weights` "auto" keeps them in `dtype`, `kv_dtype`
+    "auto" keys and values too (on a CPU in float32). `temperatures` is the fallback ladder of
+    finals, tried in order until the quality gates pass. `base_tokens` are allowed for any audio,
+    however short, beside the `tokens_per_second`.
     """
 
     model: str = "auto"
     device: Device = "auto"
     dtype: Dtype = "auto"
     cache_dir: str | None = None
+    attention: Attention = "auto"
+    cuda_graphs: Toggle = "auto"
+    weights: Weights = "auto"
+    kv_dtype: KvDtype = "auto"
     num_slots: int = 0
     threads: int = 0
     context: Context = "auto"
     use_drafts: bool = True  # off only to measure what drafts save
     max_new_tokens: int = 224  # half of the text context, as openai/whisper's `sample_len`
-    tokens_per_second: int = 25  # fast speech is 4 to 7; above 25 the decoder is inventing
+    base_tokens: int = 16  # a short word with its punctuation, and room
+    tokens_per_second: float = 25.0  # fast speech is 4 to 7; above 25 the decoder is inventing
     repetition_guard: bool = True
     thresholds: QualityThresholds = QualityThresholds()
     # Two retries, not Whisper's five: a live final must not wait for sampling that rarely helps.
@@ -56,16 +72,21 @@ class EngineConfig:
     # What is said in the last 3 s of a segment waits for its cut: words to find a pause between.
     cut_room: Samples = samples_from_ms(3000)
     language_lock: Samples = samples_from_ms(2000)  # detection on less flips (FIELD.md, row 20)
-    # Positions in one encode slice, but one row at least: no final waits for more of a partial's.
-    # About 50 ms on a CPU, where more rows at once save little.
-    encode_slice: Positions = Positions(512)
-    max_batch: int = 64  # rows of one prefill, verify or decode step
+    # How long a slice of encoding may take, one row at least: nothing waits longer for one. 50 ms
+    # on a CPU, where more rows at once save little; 5 on a GPU, some ten decode steps.
+    encode_slice_ms: float = 0.0
+    encode_slice: Positions = Positions(512)  # the first slices, before their time is known
+    max_batch: int = 0  # rows of one prefill, verify or decode step; 64 on a CPU, 256 on a GPU
 
     def __post_init__(self) -> None:
         for name, value, accepted in (
             ("device", self.device, DEVICES),
             ("dtype", self.dtype, DTYPES),
             ("context", self.context, CONTEXTS),
+            ("attention", self.attention, ATTENTIONS),
+            ("cuda_graphs", self.cuda_graphs, TOGGLES),
+            ("weights", self.weights, WEIGHTS),
+            ("kv_dtype", self.kv_dtype, KV_DTYPES),
         ):
             if value not in accepted:
                 raise ConfigError(f"{name}: got {value!r}, accepted are {', '.join(accepted)}")
@@ -73,11 +94,25 @@ class EngineConfig:
             ("num_slots", self.num_slots, 0),
             ("threads", self.threads, 0),
             ("max_new_tokens", self.max_new_tokens, 1),
-            ("max_batch", self.max_batch, 1),
+            ("max_batch", self.max_batch, 0),
+            ("encode_slice_ms", self.encode_slice_ms, 0),
         ):
             if number < least:
                 raise ConfigError(f"{name}: got {number}, the least accepted is {least}")
+        if self.device == "cpu" and self.attention not in ("auto", "sdpa"):
+            raise ConfigError(
+                f"attention: got {self.attention!r}, accepted on a CPU are auto, sdpa"
+            )
         if not self.temperatures or self.temperatures[0] != 0.0:
             raise ConfigError(
                 f"temperatures: got {self.temperatures}, the first must be 0.0 (greedy)"
             )
+
+    def resolve(self, device: str) -> "EngineConfig":
+        """The same with what is chosen by the kind of device, "cpu" or "cuda", filled in."""
+        on_gpu = device == "cuda"
+        return replace(
+            self,
+            max_batch=self.max_batch or (256 if on_gpu else 64),
+            encode_slice_ms=self.encode_slice_ms or (5.0 if on_gpu else 50.0),
+        )

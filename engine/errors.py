@@ -21,5 +21,9 @@ class StepError(EngineError):
     """A step that failed for its own utterances only: others go on."""
 
 
+class DeviceError(EngineError):
+    """The device has failed as a whole; no step after it can succeed."""
+
+
 class EngineStoppedError(EngineError):
     """The engine thread has ended; nothing can be submitted any more."""

@@ -72,15 +72,17 @@ class StepMetrics:
 class EngineMetrics:
     """Totals since the engine started. Written only by the engine thread.
 
-    `device` and `dtype` say where it runs. `steps` is keyed by the step's type, `waits` by the
-    kind of job: the time from wanting a job to its encode step. The four behind them are how
-    things are now: utterances open; the rung of scheduling.load's ladder; the widest interval of
-    partials in force, 0 while all have what they asked for; the device's seconds that a second
-    of speech takes at the least that is promised, 0 while unknown.
+    `device`, `dtype` and `slots` (utterances at work at once) say where it runs. `steps` is keyed
+    by the step's type, `waits` by the kind of job: the time from wanting a job to its encode
+    step. The four behind them are how things are now: utterances open; the rung of
+    scheduling.load's ladder; the widest interval of partials in force, 0 while all have what they
+    asked for; the device's seconds that a second of speech takes at the least that is promised, 0
+    while unknown.
     """
 
     device: str = ""
     dtype: str = ""
+    slots: int = 0
     steps: dict[str, StepMetrics] = field(default_factory=dict)
     waits: dict[str, Histogram] = field(
         default_factory=lambda: {kind: Histogram(WAIT_BOUNDS) for kind in JOB_KINDS}

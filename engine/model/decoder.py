@@ -4,34 +4,30 @@ One form serves prefill, verification and single tokens: the tokens of all rows 
 other, and the caches are arguments.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.model.attention import (
-    LayerCache,
-    Packed,
-    cross_attention,
-    cross_probabilities,
-    self_attention,
-)
+from engine.model.attention import KeysValues, LayerCache, Layout
 from engine.model.dims import ModelDims
+from engine.model.ops import PLAIN, Ops
+
+StoreWindows = Callable[[KeysValues, Tensor, Tensor], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What a pass over packed tokens gives.
+    """What a pass over a batch of tokens gives.
 
-    `hidden` [tokens, state], normalised. `alignment` holds for each row
-    [alignment heads, tokens of the row, positions], float32, where it was asked for.
+    `hidden` [tokens, state], normalised. `looks` holds, for each layer with alignment heads,
+    what the layout says of where they look, where that was asked for.
     """
 
     hidden: Tensor
-    alignment: tuple[Tensor, ...]
+    looks: tuple[Sequence[Tensor], ...]
 
 
 class DecoderLayer(nn.Module):
@@ -52,37 +48,44 @@ class DecoderLayer(nn.Module):
         self.fc1 = nn.Linear(state, dims.n_text_mlp)
         self.fc2 = nn.Linear(dims.n_text_mlp, state)
 
-    def write_cross(self, encoded: Tensor, cache: LayerCache, slots: Sequence[int]) -> None:
-        """Keep what cross-attention needs of `encoded` [rows, positions, state]."""
+    def cross_keys_values(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        """What cross-attention needs of `encoded` [rows, positions, state].
+
+        Keys and values, both [rows, positions, heads, head_dim].
+        """
         rows, positions, _ = encoded.shape
         projected: Tensor = self.cross_kv_proj(encoded)
-        keys, values = (
-            projected.view(rows, positions, 2, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind()
-        )
-        for row, slot in enumerate(slots):
-            cache.cross_keys[slot, :, :positions] = keys[row]
-            cache.cross_values[slot, :, :positions] = values[row]
+        keys, values = projected.view(rows, positions, 2, self.num_heads, -1).unbind(2)
+        return keys, values
 
     def forward(
-        self, hidden: Tensor, cache: LayerCache, packed: Packed, heads: list[int]
-    ) -> tuple[Tensor, list[Tensor]]:
-        """`hidden` and the first result [tokens, state]; the second is what `heads` look at."""
+        self,
+        hidden: Tensor,
+        update: Tensor | None,
+        cache: LayerCache,
+        layout: Layout,
+        heads: Sequence[int],
+        ops: Ops,
+    ) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
+        """`hidden` [tokens, state] and what is to be added to it, before and after.
+
+        The third result is where `heads` look.
+        """
         count = hidden.shape[0]
-        qkv: Tensor = self.qkv_proj(self.self_attn_layer_norm(hidden))
+        hidden, normed = ops.add_norm(hidden, update, self.self_attn_layer_norm)
+        qkv: Tensor = self.qkv_proj(normed)
         query, key, value = qkv.view(count, 3, self.num_heads, -1).unbind(1)
-        cache.self_keys[packed.slots, packed.positions] = key.to(cache.self_keys.dtype)
-        cache.self_values[packed.slots, packed.positions] = value.to(cache.self_values.dtype)
-        attended = self_attention(query, cache, packed)
-        hidden = hidden + self.self_out_proj(attended.view(count, -1))
+        attended = layout.attend_self(query, key, value, cache.self_attn)
+        update = self.self_out_proj(attended.view(count, -1))
 
-        crossing: Tensor = self.cross_q_proj(self.encoder_attn_layer_norm(hidden))
-        query = crossing.view(count, self.num_heads, -1)
-        weights = cross_probabilities(query, cache, packed, heads) if heads else []
-        attended = cross_attention(query, cache, packed)
-        hidden = hidden + self.cross_out_proj(attended.view(count, -1))
+        hidden, normed = ops.add_norm(hidden, update, self.encoder_attn_layer_norm)
+        query = cast("Tensor", self.cross_q_proj(normed)).view(count, self.num_heads, -1)
+        looks = layout.look(query, cache.cross_attn, heads) if heads else ()
+        attended = layout.attend_cross(query, cache.cross_attn)
+        update = self.cross_out_proj(attended.view(count, -1))
 
-        feed: Tensor = self.fc1(self.final_layer_norm(hidden))
-        return hidden + self.fc2(F.gelu(feed)), weights
+        hidden, normed = ops.add_norm(hidden, update, self.final_layer_norm)
+        return hidden, self.fc2(ops.gelu(normed, self.fc1)), looks
 
 
 class TextDecoder(nn.Module):
@@ -99,25 +102,34 @@ class TextDecoder(nn.Module):
             self._alignment_heads[layer].append(head)
 
     def write_cross(
-        self, encoded: Tensor, caches: Sequence[LayerCache], slots: Sequence[int]
+        self, encoded: Tensor, caches: Sequence[LayerCache], store: StoreWindows
     ) -> None:
-        """Fill the cross caches of `slots` from `encoded` [rows, positions, state]."""
+        """Have `store` fill the cross caches from `encoded` [rows, positions, state]."""
         for layer, cache in zip(self.layers, caches, strict=True):
-            cast("DecoderLayer", layer).write_cross(encoded, cache, slots)
+            keys, values = cast("DecoderLayer", layer).cross_keys_values(encoded)
+            store(cache.cross_attn, keys, values)
 
     def forward(
-        self, tokens: Tensor, packed: Packed, caches: Sequence[LayerCache], *, align: bool
+        self,
+        tokens: Tensor,
+        layout: Layout,
+        caches: Sequence[LayerCache],
+        *,
+        align: bool,
+        ops: Ops = PLAIN,
     ) -> Decoded:
-        """Run `tokens` [tokens]; `align` asks for the weights of the alignment heads."""
-        hidden = self.embed_tokens(tokens) + self.embed_positions(packed.positions)
-        weights: list[list[Tensor]] = []
+        """Run `tokens` [tokens]; `align` asks where the alignment heads look."""
+        hidden = self.embed_tokens(tokens) + self.embed_positions(layout.positions)
+        update: Tensor | None = None
+        looks: list[Sequence[Tensor]] = []
         for layer, cache, heads in zip(self.layers, caches, self._alignment_heads, strict=True):
-            hidden, looked = layer(hidden, cache, packed, heads if align else [])
+            hidden, update, looked = layer(
+                hidden, update, cache, layout, heads if align else (), ops
+            )
             if looked:
-                weights.append(looked)
-        normed: Tensor = self.layer_norm(hidden)
-        return Decoded(normed, tuple(torch.cat(row) for row in zip(*weights, strict=True)))
+                looks.append(looked)
+        return Decoded(ops.add_norm(hidden, update, self.layer_norm)[1], tuple(looks))
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """`hidden` [rows, state] to float32 logits [rows, n_vocab]; the embedding is tied."""
-        return F.linear(hidden, self.embed_tokens.weight).float()
+        """`hidden` [rows, state] to logits [rows, n_vocab] in its format; the embedding is tied."""
+        return F.linear(hidden, self.embed_tokens.weight)

@@ -4,10 +4,24 @@ Parameter names are the Hugging Face checkpoint's, except that the three input p
 an attention are one: `qkv_proj`.
 """
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.model.dims import ModelDims
+from engine.model.ops import PLAIN, Ops
+
+# Of queries, keys and values [rows, positions, heads, head_dim] to a result of that shape.
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def attend_sdpa(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention without mask by torch's own back end."""
+    attended = F.scaled_dot_product_attention(
+        query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+    )
+    return attended.transpose(1, 2)
 
 
 class EncoderLayer(nn.Module):
@@ -24,18 +38,18 @@ class EncoderLayer(nn.Module):
         self.fc1 = nn.Linear(state, dims.n_audio_mlp)
         self.fc2 = nn.Linear(dims.n_audio_mlp, state)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """`hidden` and result are [rows, positions, state]."""
+    def forward(
+        self, hidden: Tensor, update: Tensor | None, attend: Attend, ops: Ops
+    ) -> tuple[Tensor, Tensor]:
+        """`hidden` [rows, positions, state] and what is to be added to it, before and after."""
         rows, positions, state = hidden.shape
-        qkv: Tensor = self.qkv_proj(self.self_attn_layer_norm(hidden))
-        query, key, value = (
-            qkv.view(rows, positions, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind()
-        )
-        attended = F.scaled_dot_product_attention(query, key, value)
-        hidden = hidden + self.out_proj(attended.transpose(1, 2).reshape(rows, positions, state))
-        feed: Tensor = self.fc1(self.final_layer_norm(hidden))
-        grown: Tensor = self.fc2(F.gelu(feed))
-        return hidden + grown
+        hidden, normed = ops.add_norm(hidden, update, self.self_attn_layer_norm)
+        qkv: Tensor = self.qkv_proj(normed)
+        query, key, value = qkv.view(rows, positions, 3, self.num_heads, -1).unbind(2)
+        attended = attend(query, key, value)
+        update = self.out_proj(attended.reshape(rows, positions, state))
+        hidden, normed = ops.add_norm(hidden, update, self.final_layer_norm)
+        return hidden, self.fc2(ops.gelu(normed, self.fc1))
 
 
 class AudioEncoder(nn.Module):
@@ -50,12 +64,12 @@ class AudioEncoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(dims) for _ in range(dims.n_audio_layer))
         self.layer_norm = nn.LayerNorm(state)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, attend: Attend = attend_sdpa, ops: Ops = PLAIN) -> Tensor:
         """`features` [rows, n_mels, 2 × positions] to [rows, positions, state]."""
         hidden = F.gelu(self.conv1(features))
         hidden = F.gelu(self.conv2(hidden)).transpose(1, 2)
-        hidden = hidden + self.embed_positions.weight[: hidden.shape[1]]
+        hidden = (hidden + self.embed_positions.weight[: hidden.shape[1]]).contiguous()
+        update: Tensor | None = None
         for layer in self.layers:
-            hidden = layer(hidden)
-        normed: Tensor = self.layer_norm(hidden)
-        return normed
+            hidden, update = layer(hidden, update, attend, ops)
+        return ops.add_norm(hidden, update, self.layer_norm)[1]

@@ -1,53 +1,96 @@
 """Every per-slot tensor on the device: keys and values, tokens, and the rules in force."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from engine.audio.units import MAX_WINDOW_POSITIONS
-from engine.model.attention import LayerCache
+from engine.model.attention import KeysValues, LayerCache
 from engine.model.dims import ModelDims
+
+# Room behind the text context for tokens that a padded row feeds in vain.
+PADDING_TOKENS: Final = 64
+FLOAT8: Final = torch.float8_e4m3fn
+_SCALE_BYTES: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class SlotCaches:
-    """Device tensors indexed by slot. Touched only by the engine thread."""
+    """Device tensors indexed by slot. Touched only by the engine thread.
+
+    The last row is the scratch row, where padding points; nobody holds it.
+    """
 
     layers: tuple[LayerCache, ...]
-    tokens: Tensor  # [slots, n_text_ctx] int64, everything fed or chosen
+    tokens: Tensor  # [slots, n_text_ctx + padding] int64, everything fed or chosen
     lengths: Tensor  # [slots] int64, valid tokens
+    contexts: Tensor  # [slots] int64, encoded positions
     begins: Tensor  # [slots] int64, Sampling.begin
     timestamps: Tensor  # [slots] bool, Sampling.timestamps
+    temperatures: Tensor  # [slots] float32, Sampling.temperature
+    seeds: Tensor  # [slots] int64, Sampling.seed
 
     @classmethod
     def allocate(
         cls, dims: ModelDims, num_slots: int, *, dtype: torch.dtype, device: torch.device
     ) -> "SlotCaches":
-        """Memory for `num_slots` slots; on a CPU untouched pages cost nothing."""
-        heads, head_dim = dims.n_text_head, dims.n_text_state // dims.n_text_head
+        """Memory for `num_slots` slots; on a CPU untouched pages cost nothing.
 
-        def zeros(*shape: int, kind: torch.dtype = dtype) -> Tensor:
+        `dtype` is that of keys and values; float8 gets scales beside it.
+        """
+        heads, head_dim = dims.n_text_head, dims.n_text_state // dims.n_text_head
+        rows, tokens = num_slots + 1, dims.n_text_ctx + PADDING_TOKENS
+
+        def zeros(*shape: int, kind: torch.dtype) -> Tensor:
+            # torch fills float8 through its bytes on every device.
+            if kind is FLOAT8:
+                return torch.zeros(shape, dtype=torch.uint8, device=device).view(FLOAT8)
             return torch.zeros(shape, dtype=kind, device=device)
+
+        def keys_values(positions: int, *, heads_first: bool) -> KeysValues:
+            order = (heads, positions) if heads_first else (positions, heads)
+
+            def cache() -> Tensor:
+                whole = zeros(rows, *order, head_dim, kind=dtype)
+                return whole.transpose(1, 2) if heads_first else whole
+
+            def scales() -> Tensor | None:
+                if dtype is not FLOAT8:
+                    return None
+                whole = zeros(rows, *order, kind=torch.float32)
+                return whole.transpose(1, 2) if heads_first else whole
+
+            return KeysValues(cache(), cache(), scales(), scales())
 
         return cls(
             layers=tuple(
                 LayerCache(
-                    zeros(num_slots, dims.n_text_ctx, heads, head_dim),
-                    zeros(num_slots, dims.n_text_ctx, heads, head_dim),
-                    zeros(num_slots, heads, MAX_WINDOW_POSITIONS, head_dim),
-                    zeros(num_slots, heads, MAX_WINDOW_POSITIONS, head_dim),
+                    keys_values(tokens, heads_first=False),
+                    keys_values(MAX_WINDOW_POSITIONS, heads_first=True),
                 )
                 for _ in range(dims.n_text_layer)
             ),
-            tokens=zeros(num_slots, dims.n_text_ctx, kind=torch.int64),
-            lengths=zeros(num_slots, kind=torch.int64),
-            begins=zeros(num_slots, kind=torch.int64),
-            timestamps=zeros(num_slots, kind=torch.bool),
+            tokens=zeros(rows, tokens, kind=torch.int64),
+            lengths=torch.ones(rows, dtype=torch.int64, device=device),
+            contexts=torch.ones(rows, dtype=torch.int64, device=device),
+            begins=zeros(rows, kind=torch.int64),
+            timestamps=zeros(rows, kind=torch.bool),
+            temperatures=zeros(rows, kind=torch.float32),
+            seeds=zeros(rows, kind=torch.int64),
         )
+
+    @property
+    def scratch(self) -> int:
+        """The slot of padding."""
+        return len(self.lengths) - 1
 
 
 def slot_bytes(dims: ModelDims, dtype: torch.dtype) -> int:
-    """Device memory of one slot; all but a few bytes are keys and values."""
-    per_layer = 2 * dims.n_text_state * (dims.n_text_ctx + MAX_WINDOW_POSITIONS)
-    return dims.n_text_layer * per_layer * dtype.itemsize
+    """Memory of one slot's keys and values; all else of these caches is a few bytes."""
+    positions = dims.n_text_ctx + PADDING_TOKENS + MAX_WINDOW_POSITIONS
+    vector = dims.n_text_state * dtype.itemsize
+    if dtype is FLOAT8:
+        vector += dims.n_text_head * _SCALE_BYTES
+    return dims.n_text_layer * 2 * positions * vector

@@ -1,10 +1,14 @@
-"""Executes one step on the device: stage the rows, run the model, copy out what was chosen.
+"""Executes steps on a processor: stage the rows, run the model, copy out what was chosen.
 
-Knows slots, tensors and the model; knows nothing of utterances, deadlines or sessions.
+Knows slots, tensors and the model; knows nothing of utterances, deadlines or sessions. Rows are
+packed and attended one by one, and a step is over when `launch` returns. `device_runner` does
+the same on a GPU.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
 from typing import Final
 
 import numpy as np
@@ -12,19 +16,19 @@ import torch
 from torch import Tensor
 
 from engine.audio.units import MAX_WINDOW_FRAMES
-from engine.decoding.alignment import token_boundaries
 from engine.decoding.draft import accept
-from engine.model.attention import Packed
+from engine.model.attention import KeysValues, Packed, store_windows
 from engine.model.decoder import Decoded
 from engine.model.mel import LogMel, MelWindow
 from engine.model.whisper import Whisper
+from engine.runtime.aligning import boundaries_of, by_row, look_at
 from engine.runtime.caches import SlotCaches
-from engine.runtime.sampling import DecodingRules, choose_greedily, draw
+from engine.runtime.pending import Done
+from engine.runtime.sampling import DecodingRules
 from engine.scheduling.slots import SlotHandle
 from engine.scheduling.steps import (
     AlignResult,
     AlignStep,
-    BoundaryRow,
     DecodeStep,
     EncodeResult,
     EncodeStep,
@@ -68,7 +72,9 @@ class _Feed:
 
 
 class Runner:
-    """The device's hands: one step in, one result out. Touched only by the engine thread."""
+    """One step in, one result out. Touched only by the engine thread."""
+
+    run_ahead: Final = 0  # a step is over when it has been launched
 
     def __init__(
         self, model: Whisper, caches: SlotCaches, rules: DecodingRules, *, threads: int
@@ -87,9 +93,15 @@ class Runner:
         frames = np.zeros(shape, dtype=np.float32)  # pages that nobody touches cost nothing
         self._slots = [_SlotState(MelWindow(log_mel, row)) for row in frames]
 
+    def launch(self, step: Step) -> Done:
+        """Run one step to its end."""
+        started = perf_counter()
+        result = self.run(step)
+        return Done(result, perf_counter() - started)
+
     @torch.inference_mode()
     def run(self, step: Step) -> StepResult:
-        """Run one step to its end."""
+        """The result of one step."""
         torch.set_num_threads(
             self._threads if isinstance(step, EncodeStep) else self._decoder_threads
         )
@@ -120,14 +132,16 @@ class Runner:
         staged = torch.from_numpy(features).to(self._device, self._dtype)
         encoded = self._model.encoder(staged.transpose(1, 2))
         slots = [row.slot.index for row in step.rows]
-        self._model.decoder.write_cross(encoded, self._caches.layers, slots)
+        self._model.decoder.write_cross(
+            encoded, self._caches.layers, partial(_store_windows, slots)
+        )
         return EncodeResult(tuple(row.slot for row in step.rows))
 
     def _prefill(self, step: PrefillStep) -> TokensResult:
         feeds = [_Feed(row.slot, 0, row.tokens, 0) for row in step.rows]
         for row in step.rows:
             self._begin(row)
-        decoded = self._feed(feeds, align=True)
+        decoded = self._feed(feeds)
         return self._choose(feeds, decoded, [row.sot_index for row in step.rows], step.rows)
 
     def _verify(self, step: VerifyStep) -> TokensResult:
@@ -137,7 +151,7 @@ class Runner:
         for row in step.rows:
             if row.start == 0:
                 self._begin(row)
-        decoded = self._feed(feeds, align=True)
+        decoded = self._feed(feeds)
         sots = [row.sot_index if row.start == 0 else None for row in step.rows]
         return self._choose(feeds, decoded, sots, step.rows)
 
@@ -152,7 +166,7 @@ class Runner:
         packed = Packed.build(spans, tuple(state.context for state in states), self._device)
         tokens = self._caches.tokens[slots, last]
         decoded = self._model.decoder(tokens, packed, self._caches.layers, align=False)
-        logits = self._model.decoder.logits(decoded.hidden)
+        logits = self._model.decoder.logits(decoded.hidden).float()
         chosen, logprobs = self._sample(logits, slots, last + 1, indices)
         self._caches.tokens[slots, last + 1] = chosen
         self._caches.lengths[slots] = last + 2
@@ -168,15 +182,8 @@ class Runner:
         )
 
     def _align(self, step: AlignStep) -> AlignResult:
-        feeds = [_Feed(row.slot, 0, row.tokens, 0) for row in step.rows]
-        decoded = self._feed(feeds, align=True)
-        rows = []
-        for row, weights in zip(step.rows, decoded.alignment, strict=True):
-            audible = weights[:, :, : row.num_positions]
-            audible = audible / audible.sum(dim=-1, keepdim=True)
-            boundaries = token_boundaries(audible.cpu().numpy(), row.num_forced)
-            rows.append(BoundaryRow(row.slot, tuple(boundaries.tolist())))
-        return AlignResult(tuple(rows))
+        contexts = [self._slots[row.slot.index].context for row in step.rows]
+        return boundaries_of(step.rows, look_at(self._model, self._caches, step.rows, contexts))
 
     def _begin(self, row: PrefillRow | VerifyRow) -> None:
         """Set the rules of a decode that starts at position 0."""
@@ -184,8 +191,10 @@ class Runner:
         self._slots[index].sampling = row.sampling
         self._caches.begins[index] = row.sampling.begin
         self._caches.timestamps[index] = row.sampling.timestamps
+        self._caches.temperatures[index] = row.sampling.temperature
+        self._caches.seeds[index] = row.sampling.seed
 
-    def _feed(self, feeds: Sequence[_Feed], *, align: bool) -> Decoded:
+    def _feed(self, feeds: Sequence[_Feed]) -> Decoded:
         """Write the tokens of all rows to their slots and run them in one pass."""
         spans = []
         for feed in feeds:
@@ -196,7 +205,7 @@ class Runner:
         packed = Packed.build(tuple(spans), contexts, self._device)
         tokens = torch.tensor([token for feed in feeds for token in feed.tokens])
         decoded: Decoded = self._model.decoder(
-            tokens.to(self._device), packed, self._caches.layers, align=align
+            tokens.to(self._device), packed, self._caches.layers, align=True
         )
         return decoded
 
@@ -223,7 +232,7 @@ class Runner:
             if sot is not None:
                 sot_rows.append(at + sot)
             at += count
-        logits = self._model.decoder.logits(decoded.hidden[wanted + sot_rows])
+        logits = self._model.decoder.logits(decoded.hidden[wanted + sot_rows]).float()
         at_sot = logits[len(wanted) :].softmax(dim=-1)
         languages = logits[len(wanted) :]
         chosen, logprobs = self._sample(
@@ -236,7 +245,7 @@ class Runner:
         no_speech = at_sot[:, self._rules.no_speech].tolist()
         results: list[TokenRow | LanguageRow] = []
         first = sot_at = 0
-        for feed, sot, row, weights in zip(feeds, sots, rows, decoded.alignment, strict=True):
+        for feed, sot, row, weights in zip(feeds, sots, rows, by_row(decoded.looks), strict=True):
             last = first + feed.num_draft + 1
             if isinstance(row, PrefillRow) and row.languages:
                 results.append(_most_likely_language(row, languages[sot_at]))
@@ -270,16 +279,19 @@ class Runner:
         self, logits: Tensor, slots: Tensor, targets: Tensor, indices: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
         """Choose a token for each row of `logits` [rows, n_vocab] under the slot's rules."""
-        timestamps = any(self._slots[index].sampling.timestamps for index in indices)
-        ruled = self._rules.apply(logits, self._caches, slots, targets, timestamps=timestamps)
-        chosen, logprobs = choose_greedily(ruled)
-        for row, index in enumerate(indices):
-            sampling = self._slots[index].sampling
-            if sampling.temperature > 0.0:
-                seed = sampling.seed + int(targets[row])
-                drawn = draw(ruled[row : row + 1], sampling.temperature, seed)
-                chosen[row], logprobs[row] = drawn[0][0], drawn[1][0]
-        return chosen, logprobs
+        samplings = [self._slots[index].sampling for index in indices]
+        return self._rules.choose(
+            logits,
+            self._caches,
+            slots,
+            targets,
+            timestamps=any(sampling.timestamps for sampling in samplings),
+            drawn=any(sampling.temperature > 0.0 for sampling in samplings),
+        )
+
+
+def _store_windows(slots: Sequence[int], cache: KeysValues, keys: Tensor, values: Tensor) -> None:
+    store_windows(cache, slots, keys, values)
 
 
 def _most_likely_language(row: PrefillRow, logits: Tensor) -> LanguageRow:

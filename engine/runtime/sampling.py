@@ -6,17 +6,23 @@ the slot, so every position of a drafted row is ruled as if the draft before it 
 Nothing here reads a value back to the host.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from engine.kernels.noise import gumbel_noise
 from engine.model.generation import GenerationDefaults
 from engine.runtime.caches import SlotCaches
 from engine.text.tokenizer import Tokenizer
 
+# Chooses index `targets` of `slots`, both [rows], from `logits` [rows, n_vocab] of any format:
+# tokens int64 and log-probabilities float32.
+Choose = Callable[[Tensor, SlotCaches, Tensor, Tensor], tuple[Tensor, Tensor]]
+
 _NEVER = float("-inf")
+_LEAST_TEMPERATURE = 1e-3  # below it a draw is the best token anyway
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,28 @@ class DecodingRules:
             tokenizer.timestamp_begin,
             generation.max_initial_timestamp_index,
         )
+
+    def choose(
+        self,
+        logits: Tensor,
+        caches: SlotCaches,
+        slots: Tensor,
+        targets: Tensor,
+        *,
+        timestamps: bool = True,
+        drawn: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """Choose index `targets` of `slots`, both [rows] int64, from `logits` [rows, n_vocab].
+
+        Tokens and log-probabilities [rows]. Draws are repeatable: seed, index and token decide
+        them. Changes `logits`. `timestamps` and `drawn` false tell that no slot among them has
+        timestamps or a temperature, which saves work for nothing.
+        """
+        ruled = self.apply(logits, caches, slots, targets, timestamps=timestamps)
+        noise = None
+        if drawn:
+            noise = gumbel_noise(caches.seeds[slots], targets, logits.shape[1])
+        return choose(ruled, caches.temperatures[slots], noise)
 
     def apply(
         self,
@@ -119,23 +147,55 @@ class DecodingRules:
         return logits.masked_fill_(ruled & (weight > others) & ~timestamps, _NEVER)
 
 
-def choose_greedily(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """The best token of each row of ruled `logits` [rows, n_vocab], and its log-probability."""
-    tokens = logits.argmax(dim=-1)
-    return tokens, _logprobs_of(logits, tokens)
+def choose(
+    logits: Tensor, temperatures: Tensor, noise: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """A token for each row of ruled `logits` [rows, n_vocab], and its log-probability.
 
-
-def draw(logits: Tensor, temperature: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Draw a token from one row of ruled `logits` [1, n_vocab] at `temperature`.
-
-    The same seed draws the same token, so a retried utterance is repeatable. The
-    log-probability is the unscaled distribution's, as in openai/whisper.
+    The best one; at a temperature above 0 the best behind `noise` [rows, n_vocab], which draws
+    it (Gumbel-max). The log-probability is that without temperature, as in openai/whisper.
     """
-    generator = torch.Generator(logits.device).manual_seed(seed)
-    probabilities = (logits / temperature).softmax(dim=-1)
-    tokens = torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
-    return tokens, _logprobs_of(logits, tokens)
+    scores = logits
+    if noise is not None:
+        tempered = logits / temperatures.clamp(min=_LEAST_TEMPERATURE)[:, None] + noise
+        scores = torch.where(temperatures[:, None] > 0.0, tempered, logits)
+    tokens = scores.argmax(dim=-1)
+    return tokens, logits.log_softmax(dim=-1).gather(1, tokens[:, None]).squeeze(1)
 
 
-def _logprobs_of(logits: Tensor, tokens: Tensor) -> Tensor:
-    return logits.log_softmax(dim=-1).gather(1, tokens[:, None]).squeeze(1)
+def plain_choice(rules: DecodingRules) -> Choose:
+    """`DecodingRules.choose` for rows that the host knows nothing of."""
+
+    def chosen(
+        logits: Tensor, caches: SlotCaches, slots: Tensor, targets: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        return rules.choose(logits.float(), caches, slots, targets)
+
+    return chosen
+
+
+def fused_choice(rules: DecodingRules) -> Choose:
+    """The same in two launches. Raises ImportError where Triton is not installed."""
+    from engine.kernels.token_choice import choose_tokens
+
+    def chosen(
+        logits: Tensor, caches: SlotCaches, slots: Tensor, targets: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        return choose_tokens(
+            logits,
+            caches.tokens,
+            slots,
+            targets,
+            caches.begins,
+            caches.timestamps,
+            caches.temperatures,
+            caches.seeds,
+            rules.suppressed,
+            rules.suppressed_first,
+            eot=rules.eot,
+            no_timestamps=rules.no_timestamps,
+            timestamp_begin=rules.timestamp_begin,
+            max_initial_timestamp=rules.max_initial_timestamp,
+        )
+
+    return chosen

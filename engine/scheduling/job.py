@@ -87,6 +87,22 @@ class Job:
     candidates: list[tuple[Hypothesis, bool]] = field(default_factory=list)
     hypothesis: Hypothesis | None = None
     verdict: Verdict = Verdict.KEEP
+    in_flight: int = 0  # steps launched for it whose result is not there yet
+    launched: Phase = Phase.DONE  # the newest of them
+
+    @property
+    def due(self) -> Phase | None:
+        """The step that may be launched for it now, if any.
+
+        With one pass in flight that is one token more, which the device decodes from its own
+        state: if the result ends the job the token finds nobody, and if it brings a draft the
+        token is what decoding would have said all the same.
+        """
+        if self.in_flight == 0:
+            return self.phase
+        goes_on = self.phase is Phase.DECODE or self.phase is self.launched is Phase.FEED
+        room = self.limits.max_tokens - len(self.tokens) - len(self.draft)
+        return Phase.DECODE if goes_on and self.in_flight == 1 and room >= 2 else None
 
     @property
     def current(self) -> Attempt:
@@ -96,7 +112,7 @@ class Job:
     @property
     def is_decoding(self) -> bool:
         """Whether it goes on from tokens it has chosen, one by one or by a draft."""
-        return self.phase is Phase.DECODE or (self.phase is Phase.FEED and self.fed)
+        return self.due is Phase.DECODE or (self.due is Phase.FEED and self.fed)
 
     def begin(
         self,

@@ -8,9 +8,16 @@ rank join a prefill, verify or decode step, because there a further row costs ne
 where not all fit, those of the first rank are the ones that do.
 
 Where the device has not time for every partial that was asked for, `load` widens their intervals.
+
+A step may be launched before the results of earlier ones are taken. A job with a step in flight is
+left alone, but that it may be decoded once more on the device's own state, so that the device need
+not wait for the host between two tokens. Results are matched to the jobs that were launched: what
+comes for a job that has ended meanwhile finds nobody.
 """
 
+from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
@@ -34,10 +41,11 @@ from engine.events import (
 from engine.metrics import EngineMetrics
 from engine.scheduling.job import Job, Kind, Phase
 from engine.scheduling.load import Ask, LoadMeter, share_out
+from engine.scheduling.slices import SliceMeter
 from engine.scheduling.slots import SlotHandle, SlotPool
 from engine.scheduling.steps import (
-    AlignResult,
     AlignStep,
+    BoundaryRow,
     DecodeStep,
     EncodeResult,
     EncodeRow,
@@ -48,9 +56,9 @@ from engine.scheduling.steps import (
     Step,
     StepResult,
     TokenRow,
-    TokensResult,
     VerifyRow,
     VerifyStep,
+    slots_of,
 )
 from engine.scheduling.utterance import DecodeSetup, Utterance
 
@@ -58,6 +66,16 @@ from engine.scheduling.utterance import DecodeSetup, Utterance
 _RANKS: Final = ((Kind.FINAL, Kind.CUT), (Kind.EARLY,), (Kind.PARTIAL,))
 _RANK_OF: Final = {kind: rank for rank, kinds in enumerate(_RANKS) for kind in kinds}
 _SHARING_S: Final = 0.25  # between two looks at who gets how many partials; people's pauses are
+
+
+@dataclass(frozen=True, slots=True)
+class _Launch:
+    """A step and whose it is: the job of each row, at which attempt, and what it was for."""
+
+    step: Step
+    jobs: tuple[Job, ...]
+    attempts: tuple[int, ...]
+    kinds: tuple[Kind, ...]
 
 
 class Scheduler:
@@ -75,8 +93,14 @@ class Scheduler:
         # Those that want a job, since when; the longest waiting first.
         self._waiting: dict[UtteranceId, tuple[Kind, float]] = {}
         self._holders: dict[SlotHandle, Utterance] = {}  # of slots, longest at rest first
+        self._launched: deque[_Launch] = deque()  # oldest first
+        self._uncharged: deque[_Launch] = deque()
         self._decode_is_due = False  # a slice was encoded since the last decode step
         self._load = LoadMeter()
+        config = setup.config
+        self._slices = SliceMeter(
+            config.encode_slice_ms / 1000, config.encode_slice, config.max_batch
+        )
         self._share_at = 0.0  # when intervals are looked at next
         self._now = 0.0
 
@@ -124,45 +148,77 @@ class Scheduler:
         if now >= self._share_at:
             self._share_at = now + _SHARING_S
             self._share_partials()
-        live = [utterance for utterance in self._holders.values() if utterance.job is not None]
+        live = [it for it in self._holders.values() if it.job and it.job.due]
         live.sort(key=lambda utterance: _RANK_OF[_job(utterance).kind])
         steps = (self._step_of_rank(live, rank) for rank in range(len(_RANKS)))
-        return next((step for step in steps if step is not None), None)
+        step = next((step for step in steps if step is not None), None)
+        if step is not None:
+            jobs = tuple(_job(self._holders[slot]) for slot in slots_of(step))
+            for job in jobs:
+                job.launched = Phase.DECODE if isinstance(step, DecodeStep) else job.phase
+                job.in_flight += 1
+            attempts = tuple(job.attempt for job in jobs)
+            self._launched.append(_Launch(step, jobs, attempts, tuple(job.kind for job in jobs)))
+        return step
 
-    def apply(self, result: StepResult, elapsed_s: float) -> list[EngineEvent]:
-        """Take a step's result; rows of utterances that are gone find nobody.
+    def apply(self, result: StepResult) -> list[EngineEvent]:
+        """Take the result of the oldest step that was launched.
 
-        `elapsed_s` is the device's time for the step.
+        Rows of jobs that have ended find nobody.
         """
+        launch = self._launched.popleft()
+        self._uncharged.append(launch)
         events: list[EngineEvent] = []
-        self._charge(result, elapsed_s)
-        match result:
-            case EncodeResult():
-                for slot in result.slots:
-                    if utterance := self._working(slot):
-                        utterance.encoded()
-            case TokensResult():
-                for row in result.rows:
-                    if utterance := self._working(row.slot):
-                        events += self._take_tokens(utterance, row)
-            case AlignResult():
-                for boundaries in result.rows:
-                    if utterance := self._working(boundaries.slot):
-                        events += self._settle(utterance, utterance.aligned(boundaries.boundaries))
+        verified = isinstance(launch.step, VerifyStep)
+        rows = zip(launch.jobs, launch.attempts, _rows_of(result), strict=True)
+        for job, attempt, row in rows:
+            job.in_flight -= 1
+            utterance = self._holders.get(row if isinstance(row, SlotHandle) else row.slot)
+            if utterance is None or utterance.job is not job or job.attempt != attempt:
+                continue
+            match row:
+                case SlotHandle() if job.phase is Phase.ENCODE:
+                    utterance.encoded()
+                case LanguageRow() if job.phase is Phase.DETECT:
+                    events += self._take_language(utterance, row)
+                case TokenRow() if job.phase in (Phase.FEED, Phase.DECODE):
+                    events += self._take_tokens(utterance, row, verified=verified)
+                case BoundaryRow() if job.phase is Phase.ALIGN:
+                    events += self._settle(utterance, utterance.aligned(row.boundaries))
         return events
+
+    def charge(self, elapsed_s: float) -> None:
+        """Write the device's time for the oldest uncharged step down to what it was for.
+
+        Every row alike.
+        """
+        launch = self._uncharged.popleft()
+        if isinstance(launch.step, EncodeStep):
+            self._slices.observe(launch.step.context, len(launch.step.rows), elapsed_s)
+        for kind in launch.kinds:
+            share = elapsed_s / len(launch.kinds)
+            if kind is Kind.PARTIAL:
+                self._load.spend_on_partial(share)
+            else:
+                self._load.spend_on_final(share)
 
     def fail(self, step: Step, message: str) -> list[EngineEvent]:
         """A step could not be run: its own utterances end, others go on."""
-        rows = step.slots if isinstance(step, DecodeStep) else [row.slot for row in step.rows]
+        launch = next(it for it in self._launched if it.step is step)
+        self._launched.remove(launch)
         events: list[EngineEvent] = []
-        for slot in rows:
-            if utterance := self._working(slot):
+        for job, slot in zip(launch.jobs, slots_of(step), strict=True):
+            job.in_flight -= 1
+            utterance = self._holders.get(slot)
+            if utterance is not None and utterance.job is job:
                 events += self._fail(utterance, message)
         return events
 
     def check(self) -> None:
         """No slot is lost, doubled or held by somebody who has ended."""
         self._pool.check()
+        if self._launched:
+            raise AssertionError(f"{len(self._launched)} steps are in flight at rest")
         held = self._pool.num_slots - self._pool.num_free
         owners = {id(utterance) for utterance in self._utterances.values() if utterance.slot}
         if held != len(self._holders) or owners != set(map(id, self._holders.values())):
@@ -175,11 +231,11 @@ class Scheduler:
     def _step_of_rank(self, live: Sequence[Utterance], rank: int) -> Step | None:
         ranked = [it for it in live if _RANK_OF[_job(it).kind] == rank]
         decoding = [it for it in ranked if _job(it).is_decoding]
-        feeding = [it for it in ranked if _job(it).phase in _FEEDING and not _job(it).is_decoding]
+        feeding = [it for it in ranked if _job(it).due in _FEEDING and not _job(it).is_decoding]
         if feeding:
             return self._feed_step(feeding[0], live)
         if not (decoding and self._decode_is_due):
-            again = [it for it in ranked if _job(it).phase is Phase.ENCODE]
+            again = [it for it in ranked if _job(it).due is Phase.ENCODE]
             step = self._encode_step(again, rank)
             if step is not None:
                 self._decode_is_due = True
@@ -187,9 +243,9 @@ class Scheduler:
         if not decoding:
             return None
         self._decode_is_due = False
-        if _job(decoding[0]).phase is Phase.FEED:
+        if _job(decoding[0]).due is Phase.FEED:
             return self._feed_step(decoding[0], live)
-        rows = [_slot(it) for it in live if _job(it).phase is Phase.DECODE]
+        rows = [_slot(it) for it in live if _job(it).due is Phase.DECODE]
         del rows[self._setup.config.max_batch :]
         return DecodeStep(tuple(rows))
 
@@ -198,11 +254,11 @@ class Scheduler:
 
         def kind(utterance: Utterance) -> type[Step] | None:
             job = _job(utterance)
-            if job.phase is Phase.ALIGN:
+            if job.due is Phase.ALIGN:
                 return AlignStep
-            if job.phase not in _FEEDING:
+            if job.due not in _FEEDING:
                 return None
-            return VerifyStep if job.phase is Phase.FEED and job.draft else PrefillStep
+            return VerifyStep if job.due is Phase.FEED and job.draft else PrefillStep
 
         wanted = kind(first)
         others = (it for it in live if it is not first and kind(it) is wanted)
@@ -235,7 +291,7 @@ class Scheduler:
         for utterance, job in planned:
             positions = self._setup.contexts.positions(job.num_samples, trimmed=job.current.trimmed)
             if context is None:
-                most = max(1, self._setup.config.encode_slice // positions)
+                most = self._slices.rows(positions)
             elif positions != context:
                 continue
             slot = utterance.slot or self._take_slot(utterance)
@@ -284,34 +340,24 @@ class Scheduler:
         self._metrics.partial_interval_s = widest if shares.rung else 0.0
         self._metrics.s_per_speech_s = self._load.s_per_speech_s
 
-    def _charge(self, result: StepResult, elapsed_s: float) -> None:
-        """Write the time of a step down to what it was for, every row alike."""
-        slots = (
-            result.slots if isinstance(result, EncodeResult) else [row.slot for row in result.rows]
-        )
-        for slot in slots:
-            utterance = self._working(slot)
-            if utterance is None or _job(utterance).kind is Kind.PARTIAL:
-                self._load.spend_on_partial(elapsed_s / len(slots))
-            else:
-                self._load.spend_on_final(elapsed_s / len(slots))
-
     # Taking a result.
 
-    def _working(self, slot: SlotHandle) -> Utterance | None:
-        utterance = self._holders.get(slot)
-        return utterance if utterance is not None and utterance.job is not None else None
-
-    def _take_tokens(self, utterance: Utterance, row: TokenRow | LanguageRow) -> list[EngineEvent]:
-        job = _job(utterance)
+    def _take_language(self, utterance: Utterance, row: LanguageRow) -> list[EngineEvent]:
         try:
-            if isinstance(row, LanguageRow):
-                utterance.detected(row.token, row.probability)
-                return []
-            self._metrics.tokens += len(row.tokens)
-            if job.draft:
-                self._metrics.drafted += len(job.draft)
-                self._metrics.accepted += accept(job.draft, row.tokens)
+            utterance.detected(row.token, row.probability)
+        except StepError as exc:
+            return self._fail(utterance, str(exc))
+        return []
+
+    def _take_tokens(
+        self, utterance: Utterance, row: TokenRow, *, verified: bool
+    ) -> list[EngineEvent]:
+        job = _job(utterance)
+        self._metrics.tokens += len(row.tokens)
+        if verified:
+            self._metrics.drafted += len(job.draft)
+            self._metrics.accepted += accept(job.draft, row.tokens)
+        try:
             job.advance(row)
         except StepError as exc:
             return self._fail(utterance, str(exc))
@@ -361,6 +407,12 @@ class Scheduler:
 
 
 _FEEDING = frozenset({Phase.DETECT, Phase.FEED, Phase.ALIGN})
+
+
+def _rows_of(
+    result: StepResult,
+) -> Sequence[SlotHandle | TokenRow | LanguageRow | BoundaryRow]:
+    return result.slots if isinstance(result, EncodeResult) else result.rows
 
 
 def _job(utterance: Utterance) -> Job:

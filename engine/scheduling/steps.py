@@ -171,3 +171,42 @@ class AlignResult:
 
 
 StepResult = EncodeResult | TokensResult | AlignResult
+
+
+def slots_of(step: Step) -> tuple[SlotHandle, ...]:
+    """The slot of each row, in order."""
+    return step.slots if isinstance(step, DecodeStep) else tuple(row.slot for row in step.rows)
+
+
+def halve(step: Step) -> tuple[Step, Step] | None:
+    """Two steps that do the same with half of the rows each; None for a single row."""
+    count = len(slots_of(step))
+    if count < 2:
+        return None
+    half = count // 2
+    match step:
+        case DecodeStep():
+            return DecodeStep(step.slots[:half]), DecodeStep(step.slots[half:])
+        case EncodeStep():
+            return (
+                EncodeStep(step.rows[:half], step.context),
+                EncodeStep(step.rows[half:], step.context),
+            )
+        case PrefillStep():
+            return PrefillStep(step.rows[:half]), PrefillStep(step.rows[half:])
+        case VerifyStep():
+            return VerifyStep(step.rows[:half]), VerifyStep(step.rows[half:])
+        case AlignStep():
+            return AlignStep(step.rows[:half]), AlignStep(step.rows[half:])
+
+
+def join(first: StepResult, second: StepResult) -> StepResult:
+    """One result of two steps of the same kind, in their order."""
+    match first, second:
+        case EncodeResult(), EncodeResult():
+            return EncodeResult(first.slots + second.slots)
+        case TokensResult(), TokensResult():
+            return TokensResult(first.rows + second.rows)
+        case AlignResult(), AlignResult():
+            return AlignResult(first.rows + second.rows)
+    raise ValueError(f"{type(first).__name__} and {type(second).__name__} are of two kinds")

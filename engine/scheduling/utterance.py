@@ -39,7 +39,6 @@ from engine.text.detokenizer import text_of
 from engine.text.tokenizer import Tokenizer
 from engine.traits import CheckpointTraits
 
-_BASE_TOKENS: Final = 16  # allowed for any audio, however short, beside the tokens per second
 _PROMPT_TEMPERATURE: Final = 0.5  # text drawn above it is no prompt (openai/whisper transcribe.py)
 
 
@@ -251,7 +250,7 @@ class Utterance:
         )
         seconds = seconds_from_samples(job.num_samples)
         room = self._setup.n_text_ctx - len(prompt) - len(sot_sequence)
-        budget = _BASE_TOKENS + int(seconds * config.tokens_per_second)
+        budget = config.base_tokens + int(seconds * config.tokens_per_second)
         job.begin(
             prompt=prompt,
             sot_sequence=sot_sequence,

@@ -5,10 +5,12 @@ from math import inf
 from pathlib import Path
 
 import pytest
+import torch
 
 from engine.assembly import Engine
 from engine.audio.units import Samples
 from engine.config import QualityThresholds
+from engine.errors import DeviceError
 from engine.events import (
     AppendAudio,
     Command,
@@ -21,9 +23,9 @@ from engine.events import (
     UtteranceId,
     UtteranceOptions,
 )
-from engine.loop import Loop, num_rows
-from engine.scheduling.slots import SlotHandle
-from engine.scheduling.steps import DecodeStep, PrefillRow, PrefillStep, Sampling
+from engine.loop import Loop
+from engine.runtime.pending import Pending, StepRunner
+from engine.scheduling.steps import Step, StepResult
 from tests.support.checkpoints import make_checkpoint
 from tests.support.engines import GREEDY, babble, load_engine
 from tests.support.wrapped_runners import FailingRunner, with_runner
@@ -139,8 +141,67 @@ def test_an_utterance_whose_step_failed_has_ended(directory: Path) -> None:
     assert engine.metrics.utterances == 0
 
 
-def test_rows_of_any_kind_of_step_are_counted() -> None:
-    slots = (SlotHandle(0, 1), SlotHandle(1, 1))
-    sampling = Sampling(begin=1, timestamps=False)
-    rows = tuple(PrefillRow(slot, (1,), 0, sampling) for slot in slots)
-    assert num_rows(DecodeStep(slots)) == num_rows(PrefillStep(rows)) == 2
+def test_a_device_that_has_failed_ends_the_loop(directory: Path) -> None:
+    engine = failing(load_engine(directory, CONFIG), 2, torch.AcceleratorError("illegal access"))
+    with pytest.raises(DeviceError, match="the device failed: illegal access"):
+        run(engine, utterance(1))
+
+
+class LateRunner:
+    """Runs a step at once and keeps its result back until it is asked for; counts launches."""
+
+    run_ahead = 1
+
+    def __init__(self, runner: StepRunner, *, fails_at: int = 0) -> None:
+        self._runner = runner
+        self._fails_at = fails_at
+        self.launched = 0
+        self.taken = 0
+        self.most_ahead = 0
+
+    def launch(self, step: Step) -> Pending:
+        self.launched += 1
+        self.most_ahead = max(self.most_ahead, self.launched - self.taken)
+        return LateResult(self, self._runner.launch(step), fails=self.launched == self._fails_at)
+
+
+class LateResult:
+    def __init__(self, runner: LateRunner, pending: Pending, *, fails: bool) -> None:
+        self._runner = runner
+        self._pending = pending
+        self._fails = fails
+        self._asked = 0
+
+    def result(self) -> StepResult:
+        self._runner.taken += 1
+        if self._fails:
+            raise RuntimeError("too late")
+        return self._pending.result()
+
+    def seconds(self) -> float | None:
+        self._asked += 1
+        return self._pending.seconds() if self._asked > 1 else None
+
+
+def test_a_step_is_launched_before_the_result_of_the_one_before_it_is_taken(
+    directory: Path,
+) -> None:
+    known = run(load_engine(directory, CONFIG), utterance(1), utterance(2))
+    engine = load_engine(directory, CONFIG)
+    runner = LateRunner(engine.runner)
+    events = run(with_runner(engine, runner), utterance(1), utterance(2))
+    assert sorted(map(str, events)) == sorted(map(str, known))
+    assert runner.most_ahead == 2
+    assert runner.taken == runner.launched
+    steps = engine.metrics.steps
+    assert sum(kind.count for kind in steps.values()) >= runner.launched - 1
+
+
+def test_a_result_that_fails_late_ends_its_utterances_and_frees_their_slots(
+    directory: Path,
+) -> None:
+    engine = load_engine(directory, CONFIG)
+    runner = LateRunner(engine.runner, fails_at=3)
+    events = run(with_runner(engine, runner), utterance(1))
+    assert events == [UtteranceFailed(UtteranceId(1), "RuntimeError: too late")]
+    engine.scheduler.check()

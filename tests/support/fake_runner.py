@@ -7,6 +7,7 @@ of acceptance, and checks that every step keeps what `engine.scheduling.steps` p
 """
 
 from base64 import b64encode
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -153,8 +154,11 @@ class FakeRunner:
     that were run.
     """
 
-    def __init__(self, tokenizer: Tokenizer, num_slots: int, max_batch: int) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, num_slots: int, max_batch: int, *, run_ahead: int = 0
+    ) -> None:
         self.steps: list[Step] = []
+        self._run_ahead = run_ahead
         self.fail_next = False
         self.loops_below = 9.0
         self.language = "en"
@@ -242,6 +246,8 @@ class FakeRunner:
         return TokenRow(slot, (spoken.token,), (spoken.logprob,), ())
 
     def _keep(self, state: _Slot, chosen: Sequence[_Spoken]) -> None:
+        if self._run_ahead and state.tokens[-1] == self._tokenizer.eot:
+            return  # launched before the end was known
         assert state.tokens[-1] != self._tokenizer.eot, "decoded behind the end of text"
         state.tokens += [spoken.token for spoken in chosen]
         assert len(state.tokens) <= N_TEXT_CTX + 1, "more tokens than the model has places"
@@ -384,9 +390,10 @@ class Rig:
         num_slots: int = 4,
         traits: CheckpointTraits = _TRAINED,
         num_languages: int = 1,
+        run_ahead: int = 0,
         **config: Any,
     ) -> None:
-        settings = EngineConfig(**config)
+        settings = EngineConfig(**config).resolve("cpu")
         tokenizer = toy_tokenizer(num_languages)
         contexts = ContextPolicy.of(settings, trained_trimmed=traits.trimmed_context)
         setup = DecodeSetup(settings, tokenizer, contexts, traits, N_TEXT_CTX)
@@ -395,9 +402,11 @@ class Rig:
         self.scheduler = Scheduler(setup, num_slots, self.metrics)
         self.now = 0.0  # the clock that the scheduler is told
         self.step_s = 0.0  # how long every step takes
-        self.runner = FakeRunner(tokenizer, num_slots, settings.max_batch)
+        self.runner = FakeRunner(tokenizer, num_slots, settings.max_batch, run_ahead=run_ahead)
         self.rules = EventRules()
         self.events: list[EngineEvent] = []
+        self._run_ahead = run_ahead
+        self._in_flight: deque[tuple[Step, StepResult]] = deque()
 
     def send(self, command: Command) -> list[EngineEvent]:
         """Hand over a command; returns what it brought at once."""
@@ -427,20 +436,27 @@ class Rig:
         self.send(CancelUtterance(UtteranceId(number)))
 
     def step(self, between: Callable[[], None] | None = None) -> Step | None:
-        """Run one step; `between` is called while it runs."""
+        """Launch a step, and take the result of the oldest; `between` is called before that.
+
+        None where there is nothing to do; otherwise the step that was launched or taken.
+        """
         step = self.scheduler.next_step(self.now)
-        if step is None:
-            self.scheduler.check()
-            return None
-        try:
-            result = self.runner.run(step)
-        except RuntimeError as exc:
-            self._take(self.scheduler.fail(step, str(exc)))
-            return step
+        if step is not None:
+            try:
+                self._in_flight.append((step, self.runner.run(step)))
+            except RuntimeError as exc:
+                self._take(self.scheduler.fail(step, str(exc)))
+                return step
+            self.now += self.step_s
         if between is not None:
             between()
-        self.now += self.step_s
-        self._take(self.scheduler.apply(result, self.step_s))
+        if self._in_flight and (step is None or len(self._in_flight) > self._run_ahead):
+            taken, result = self._in_flight.popleft()
+            self._take(self.scheduler.apply(result))
+            self.scheduler.charge(self.step_s)
+            return step or taken
+        if step is None:
+            self.scheduler.check()
         return step
 
     def settle(self, most: int = 3000) -> list[EngineEvent]:

@@ -3,22 +3,15 @@
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Protocol, cast
 
 from engine.assembly import Engine
-from engine.runtime.runner import Runner
-from engine.scheduling.steps import DecodeStep, LanguageRow, Step, StepResult, TokensResult
-
-
-class StepRunner(Protocol):
-    """What the loop asks of a runner."""
-
-    def run(self, step: Step) -> StepResult: ...
+from engine.runtime.pending import Done, Pending, StepRunner
+from engine.scheduling.steps import LanguageRow, Step, TokensResult, slots_of
 
 
 def with_runner(engine: Engine, runner: StepRunner) -> Engine:
     """The same engine, with its steps in other hands."""
-    return replace(engine, runner=cast(Runner, runner))
+    return replace(engine, runner=runner)
 
 
 class FailingRunner:
@@ -29,11 +22,13 @@ class FailingRunner:
         self._failures = failures
         self._num_steps = 0
 
-    def run(self, step: Step) -> StepResult:
+    run_ahead = 0
+
+    def launch(self, step: Step) -> Pending:
         self._num_steps += 1
         if self._num_steps in self._failures:
             raise self._failures[self._num_steps]
-        return self._runner.run(step)
+        return self._runner.launch(step)
 
 
 class GatedRunner:
@@ -44,15 +39,19 @@ class GatedRunner:
         self.begun = threading.Event()
         self.gate = threading.Event()
 
-    def run(self, step: Step) -> StepResult:
+    run_ahead = 0
+
+    def launch(self, step: Step) -> Pending:
         self.begun.set()
         self.gate.wait()
-        return self._runner.run(step)
+        return self._runner.launch(step)
 
 
 class SenselessRunner:
     """Answers every step with a language that is none, which the scheduler cannot take."""
 
-    def run(self, step: Step) -> StepResult:
-        slots = step.slots if isinstance(step, DecodeStep) else [row.slot for row in step.rows]
-        return TokensResult(tuple(LanguageRow(slot, 0, 1.0) for slot in slots))
+    run_ahead = 0
+
+    def launch(self, step: Step) -> Pending:
+        rows = tuple(LanguageRow(slot, 0, 1.0) for slot in slots_of(step))
+        return Done(TokensResult(rows), 0.0)

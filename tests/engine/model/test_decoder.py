@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.model.attention import Packed
+from engine.model.attention import KeysValues, Packed, store_windows
 from engine.model.checkpoint import load_checkpoint
 from engine.model.decoder import Decoded, TextDecoder
 from engine.model.dims import ModelDims
 from engine.model.whisper import Whisper
+from engine.runtime.aligning import by_row
 from engine.runtime.caches import SlotCaches
 from tests.support.checkpoints import (
     NUM_TEXT_TOKENS,
@@ -79,11 +80,18 @@ def _reference(
     return output.logits[0], looks
 
 
+def write(bench: Bench, encoded: Tensor, caches: SlotCaches, slots: list[int]) -> None:
+    def store(cache: KeysValues, keys: Tensor, values: Tensor) -> None:
+        store_windows(cache, slots, keys, values)
+
+    bench.decoder.write_cross(encoded, caches.layers, store)
+
+
 def caches_for(bench: Bench) -> SlotCaches:
     """Caches with the audio of every row in its slot, encoded one by one."""
     caches = SlotCaches.allocate(bench.dims, max(SLOTS) + 1, dtype=torch.float32, device=CPU)
     for slot, encoded in zip(SLOTS, bench.encoded, strict=True):
-        bench.decoder.write_cross(encoded[None], caches.layers, [slot])
+        write(bench, encoded[None], caches, [slot])
     return caches
 
 
@@ -131,15 +139,15 @@ def test_tokens_fed_again_replace_what_was_there(bench: Bench) -> None:
     caches = caches_for(bench)
     run(bench, caches, [(0, 0, 9)])
     for layer in caches.layers:
-        layer.self_keys[SLOTS[0], 4:] = 99.0
-        layer.self_values[SLOTS[0], 4:] = 99.0
+        layer.self_attn.keys[SLOTS[0], 4:] = 99.0
+        layer.self_attn.values[SLOTS[0], 4:] = 99.0
     logits = bench.decoder.logits(run(bench, caches, [(0, 4, 5)]).hidden)
     assert_equal(logits, bench.logits[0][4:])
 
 
 def test_alignment_heads_look_where_transformers_heads_look(bench: Bench) -> None:
     spans = [(row, 0, length) for row, length in enumerate(LENGTHS)]
-    alignment = run(bench, caches_for(bench), spans, align=True).alignment
+    alignment = by_row(run(bench, caches_for(bench), spans, align=True).looks)
     assert len(alignment) == len(spans)
     for ours, theirs in zip(alignment, bench.looks, strict=True):
         assert_equal(ours, theirs)
@@ -149,7 +157,7 @@ def test_a_pass_that_does_not_align_gives_the_same_states_and_no_weights(bench: 
     spans = [(1, 0, 4)]
     with_weights = run(bench, caches_for(bench), spans, align=True)
     without = run(bench, caches_for(bench), spans)
-    assert without.alignment == ()
+    assert without.looks == ()
     torch.testing.assert_close(without.hidden, with_weights.hidden, rtol=0, atol=0)
 
 
@@ -166,21 +174,16 @@ def test_a_batch_of_audio_is_written_as_row_by_row_and_touches_no_other_slot(
 ) -> None:
     encoded = torch.stack([bench.encoded[0], bench.encoded[1][:40]])
     caches = SlotCaches.allocate(bench.dims, 4, dtype=torch.float32, device=CPU)
-    bench.decoder.write_cross(encoded, caches.layers, [3, 1])
+    write(bench, encoded, caches, [3, 1])
     for row, slot in enumerate((3, 1)):
         alone = SlotCaches.allocate(bench.dims, 4, dtype=torch.float32, device=CPU)
-        bench.decoder.write_cross(encoded[row : row + 1], alone.layers, [slot])
+        write(bench, encoded[row : row + 1], alone, [slot])
         for layer, expected in zip(caches.layers, alone.layers, strict=True):
-            torch.testing.assert_close(layer.cross_keys[slot], expected.cross_keys[slot])
-            torch.testing.assert_close(layer.cross_values[slot], expected.cross_values[slot])
+            torch.testing.assert_close(layer.cross_attn.keys[slot], expected.cross_attn.keys[slot])
+            torch.testing.assert_close(
+                layer.cross_attn.values[slot], expected.cross_attn.values[slot]
+            )
     for layer in caches.layers:
         for slot in (0, 2):
-            assert not layer.cross_keys[slot].any()
-            assert not layer.cross_values[slot].any()
-
-
-def test_logits_are_float32_whatever_the_model_computes_in(bench: Bench) -> None:
-    hidden = torch.zeros(2, bench.dims.n_text_state)
-    assert bench.decoder.logits(hidden).shape == (2, bench.dims.n_vocab)
-    decoder = TextDecoder(bench.dims, ()).to(torch.bfloat16)
-    assert decoder.logits(hidden.to(torch.bfloat16)).dtype is torch.float32
+            assert not layer.cross_attn.keys[slot].any()
+            assert not layer.cross_attn.values[slot].any()

@@ -1,7 +1,9 @@
+import pytest
 import torch
+from torch import Tensor
 
 from engine.audio.units import MAX_WINDOW_POSITIONS
-from engine.runtime.caches import SlotCaches, slot_bytes
+from engine.runtime.caches import PADDING_TOKENS, SlotCaches, slot_bytes
 from tests.support.model_dims import small_dims
 
 DIMS = small_dims(n_text_layer=3, n_text_ctx=5, n_text_state=6, n_audio_state=6)
@@ -11,50 +13,68 @@ def allocate(num_slots: int, dtype: torch.dtype = torch.float32) -> SlotCaches:
     return SlotCaches.allocate(DIMS, num_slots, dtype=dtype, device=torch.device("cpu"))
 
 
-def test_there_is_a_row_for_each_slot() -> None:
+def tensors(caches: SlotCaches) -> list[Tensor]:
+    return [
+        tensor
+        for layer in caches.layers
+        for cache in (layer.self_attn, layer.cross_attn)
+        for tensor in (cache.keys, cache.values)
+    ]
+
+
+def test_there_is_a_row_for_each_slot_and_one_for_padding() -> None:
     caches = allocate(4)
-    assert caches.tokens.shape == (4, 5)
-    for per_slot in (caches.lengths, caches.begins, caches.timestamps):
-        assert per_slot.shape == (4,)
+    assert caches.scratch == 4
+    room = DIMS.n_text_ctx + PADDING_TOKENS
+    assert caches.tokens.shape == (5, room)
+    for per_slot in (caches.lengths, caches.contexts, caches.begins, caches.temperatures):
+        assert per_slot.shape == (5,)
     assert len(caches.layers) == 3
     for layer in caches.layers:
-        assert layer.self_keys.shape == layer.self_values.shape == (4, 5, 2, 3)
-        whole = (4, 2, MAX_WINDOW_POSITIONS, 3)
-        assert layer.cross_keys.shape == layer.cross_values.shape == whole
+        assert layer.self_attn.keys.shape == layer.self_attn.values.shape == (5, room, 2, 3)
+        whole = (5, MAX_WINDOW_POSITIONS, 2, 3)
+        assert layer.cross_attn.keys.shape == layer.cross_attn.values.shape == whole
 
 
-def test_only_keys_and_values_are_in_the_model_s_number_format() -> None:
+def test_the_positions_of_a_head_lie_together_where_they_are_read_whole() -> None:
+    cross = allocate(1).layers[0].cross_attn.keys
+    assert cross[0, :, 0].is_contiguous()
+
+
+def test_only_keys_and_values_are_in_the_number_format_asked_for() -> None:
     caches = allocate(1, torch.bfloat16)
-    for layer in caches.layers:
-        for tensor in (layer.self_keys, layer.self_values, layer.cross_keys, layer.cross_values):
-            assert tensor.dtype is torch.bfloat16
+    assert {tensor.dtype for tensor in tensors(caches)} == {torch.bfloat16}
     assert caches.tokens.dtype is caches.lengths.dtype is caches.begins.dtype is torch.int64
     assert caches.timestamps.dtype is torch.bool
 
 
-def test_a_slot_costs_what_is_said_before_it_is_allocated() -> None:
-    for dtype in (torch.float32, torch.bfloat16):
-        caches = allocate(2, dtype)
-        held = sum(
-            tensor.nbytes
-            for layer in caches.layers
-            for tensor in (
-                layer.self_keys,
-                layer.self_values,
-                layer.cross_keys,
-                layer.cross_values,
-            )
-        )
-        assert held == 2 * slot_bytes(DIMS, dtype)
+def test_float8_has_a_scale_for_each_vector_and_others_have_none() -> None:
+    for layer in allocate(2, torch.float8_e4m3fn).layers:
+        for cache in (layer.self_attn, layer.cross_attn):
+            assert cache.key_scales is not None
+            assert cache.value_scales is not None
+            assert cache.key_scales.shape == cache.value_scales.shape == cache.keys.shape[:3]
+    assert allocate(2).layers[0].self_attn.key_scales is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e4m3fn])
+def test_a_slot_costs_what_is_said_before_it_is_allocated(dtype: torch.dtype) -> None:
+    caches = allocate(1, dtype)
+    scales = [
+        scale
+        for layer in caches.layers
+        for cache in (layer.self_attn, layer.cross_attn)
+        for scale in (cache.key_scales, cache.value_scales)
+        if scale is not None
+    ]
+    held = sum(tensor.nbytes for tensor in (*tensors(caches), *scales))
+    assert held == 2 * slot_bytes(DIMS, dtype)  # one slot and the scratch row
 
 
 def test_layers_and_slots_share_no_memory() -> None:
     caches = allocate(2)
-    caches.layers[0].self_keys[1].fill_(1.0)
-    caches.layers[2].cross_values[0].fill_(2.0)
-    sums = [
-        float(tensor.sum())
-        for layer in caches.layers
-        for tensor in (layer.self_keys, layer.self_values, layer.cross_keys, layer.cross_values)
-    ]
-    assert [value for value in sums if value] == [5 * 6, 2.0 * MAX_WINDOW_POSITIONS * 6]
+    caches.layers[0].self_attn.keys[1].fill_(1.0)
+    caches.layers[2].cross_attn.values[0].fill_(2.0)
+    sums = [float(tensor.sum()) for tensor in tensors(caches)]
+    room = DIMS.n_text_ctx + PADDING_TOKENS
+    assert [value for value in sums if value] == [room * 6, 2.0 * MAX_WINDOW_POSITIONS * 6]

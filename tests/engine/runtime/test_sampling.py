@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from engine.kernels.noise import gumbel_noise
 from engine.runtime.caches import SlotCaches
-from engine.runtime.sampling import DecodingRules, choose_greedily, draw
+from engine.runtime.sampling import DecodingRules, choose, plain_choice
 from tests.support.model_dims import small_dims
 
 CPU = torch.device("cpu")
@@ -158,9 +159,15 @@ def test_a_row_s_rules_do_not_depend_on_its_neighbours() -> None:
         torch.testing.assert_close(alone, together[one], rtol=0, atol=0)
 
 
+def draw(logits: Tensor, temperature: float, seed: int) -> tuple[Tensor, Tensor]:
+    """One token for `logits` [1, n_vocab]."""
+    noise = gumbel_noise(torch.tensor([seed]), torch.tensor([4]), logits.shape[1])
+    return choose(logits, torch.tensor([temperature]), noise)
+
+
 def test_the_greedy_choice_is_the_best_token_with_its_log_probability() -> None:
     logits = torch.tensor([[0.0, 2.0, -inf], [1.0, -inf, 0.0]])
-    tokens, logprobs = choose_greedily(logits)
+    tokens, logprobs = choose(logits, torch.zeros(2))
     assert tokens.tolist() == [1, 0]
     probabilities = logits.softmax(dim=-1)
     expected = torch.stack([probabilities[0, 1], probabilities[1, 0]])
@@ -194,3 +201,17 @@ def test_a_token_that_is_ruled_out_is_never_drawn() -> None:
     logits = torch.full((1, N_VOCAB), -inf)
     logits[0, [2, 9]] = torch.tensor([0.0, -1.0])
     assert {int(draw(logits, 5.0, seed)[0]) for seed in range(60)} == {2, 9}
+
+
+def test_rows_at_a_temperature_and_without_share_a_batch() -> None:
+    batch = [Row((0,), (1, 2), False)] * 3
+    logits = torch.randn(3, N_VOCAB, generator=torch.Generator().manual_seed(4))
+    caches = caches_of(batch)
+    caches.temperatures[1] = 0.9
+    caches.seeds[1] = 11
+    slots, targets = torch.arange(3), torch.full((3,), 3)
+    together = plain_choice(rules())(logits, caches, slots, targets)[0].tolist()
+    ruled = rules().apply(logits.clone(), caches, slots, targets)
+    assert [together[0], together[2]] == ruled.argmax(dim=-1)[[0, 2]].tolist()
+    alone = plain_choice(rules())(logits[1:2], caches, slots[1:2], targets[1:2])[0]
+    assert together[1] == int(alone)

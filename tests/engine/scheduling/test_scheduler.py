@@ -419,7 +419,7 @@ def test_partials_come_as_asked_while_there_is_time() -> None:
 
 def test_partials_come_less_often_under_load_and_as_asked_when_it_falls() -> None:
     everybody = range(1, 9)
-    rig = started(*[LONG_ENOUGH] * 8, num_slots=8, encode_slice=Positions(1))
+    rig = started(*[LONG_ENOUGH] * 8, num_slots=8, encode_slice=Positions(1), encode_slice_ms=1)
     rig.step_s = 0.025
     speak(rig, everybody, 8.0)
     assert rig.metrics.rung > 0
@@ -434,7 +434,7 @@ def test_partials_come_less_often_under_load_and_as_asked_when_it_falls() -> Non
 
 def test_a_first_partial_does_not_wait_for_a_wide_interval() -> None:
     everybody = range(1, 9)
-    rig = started(*[LONG_ENOUGH] * 8, num_slots=9, encode_slice=Positions(1))
+    rig = started(*[LONG_ENOUGH] * 8, num_slots=9, encode_slice=Positions(1), encode_slice_ms=1)
     rig.step_s = 0.04
     speak(rig, everybody, 6.0)
     rig.open(9)
@@ -488,16 +488,23 @@ class SchedulerMachine(RuleBasedStateMachine):
         num_slots=st.integers(1, 3),
         drafts=st.booleans(),
         batch=st.integers(1, 4),
+        run_ahead=st.integers(0, 1),
         options=st.lists(OPTIONS, min_size=2, max_size=4),
     )
     def begin(
-        self, num_slots: int, drafts: bool, batch: int, options: list[dict[str, Any]]
+        self,
+        num_slots: int,
+        drafts: bool,
+        batch: int,
+        run_ahead: int,
+        options: list[dict[str, Any]],
     ) -> None:
         self.rig = Rig(
             num_slots=num_slots,
             num_languages=3,
             use_drafts=drafts,
             max_batch=batch,
+            run_ahead=run_ahead,
             encode_slice=Positions(256),
         )
         self.talking: list[int] = []

@@ -1,0 +1,114 @@
+"""Shapes for which CUDA graphs are captured, and which of them a step is padded to.
+
+A graph is a fixed shape. Too few, and steps compute mostly padding; too many, and capturing
+takes minutes and memory. Pure: which shapes there are is decided here, capturing is
+`graphs`'s.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from engine.audio.units import MAX_WINDOW_POSITIONS
+from engine.scheduling.contexts import CONTEXT_BUCKETS
+
+# Padding costs at most a third beyond eight rows; below, every row more is nearly free.
+BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+# What one row of a feed holds: forced tokens and a draft. Beyond the last, prompts: eager.
+WIDTH_BUCKETS: Final = (8, 16, 32, 64)
+# How far cross-attention may reach: a trimmed sentence, a long one, 30 s.
+REACH_BUCKETS: Final = (256, 512, MAX_WINDOW_POSITIONS)
+# Beyond so much work a step is bound by arithmetic, and what launches cost no longer shows.
+MOST_FED_TOKENS: Final = 2048
+MOST_ENCODED_POSITIONS: Final = 8192
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class DecodeShape:
+    """`rows` rows of one token whose windows have at most `reach` positions."""
+
+    rows: int
+    reach: int
+
+    @property
+    def work(self) -> int:
+        """What orders captures: the largest first, so that the others fit into its memory."""
+        return self.rows
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class FeedShape:
+    """`rows` rows of `width` tokens, of which the last `outs` may be chosen behind."""
+
+    rows: int
+    width: int
+    outs: int
+    reach: int
+
+    @property
+    def work(self) -> int:
+        """What orders captures."""
+        return self.rows * self.width
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class EncodeShape:
+    """`rows` windows of `context` positions."""
+
+    rows: int
+    context: int
+
+    @property
+    def work(self) -> int:
+        """What orders captures."""
+        return self.rows * self.context
+
+
+Shape = DecodeShape | FeedShape | EncodeShape
+
+
+def fit(count: int, buckets: Sequence[int]) -> int:
+    """The least bucket that holds `count`; `count` itself beyond the last."""
+    return next((bucket for bucket in buckets if bucket >= count), count)
+
+
+def decode_shape(rows: int, context: int) -> DecodeShape:
+    """What a decode step of `rows` rows, none with more than `context` positions, is padded to."""
+    return DecodeShape(fit(rows, BATCH_BUCKETS), fit(context, REACH_BUCKETS))
+
+
+def feed_shape(rows: int, tokens: int, draft: int, context: int) -> FeedShape:
+    """The same for a prefill (`draft` 0) or a verification of at most `tokens` and `draft`."""
+    width = fit(tokens, WIDTH_BUCKETS)
+    outs = 1 if draft == 0 else width
+    return FeedShape(fit(rows, BATCH_BUCKETS), width, outs, fit(context, REACH_BUCKETS))
+
+
+def encode_shape(rows: int, context: int) -> EncodeShape:
+    """The same for an encode; contexts are buckets already."""
+    return EncodeShape(fit(rows, BATCH_BUCKETS), context)
+
+
+def shapes_to_capture(max_batch: int) -> list[Shape]:
+    """Every shape worth a graph for steps of at most `max_batch` rows, the largest first."""
+    batches = [rows for rows in BATCH_BUCKETS if rows <= fit(max_batch, BATCH_BUCKETS)]
+    decodes: list[Shape] = [DecodeShape(rows, reach) for rows in batches for reach in REACH_BUCKETS]
+    feeds: list[Shape] = [
+        FeedShape(rows, width, outs, reach)
+        for rows in batches
+        for reach in REACH_BUCKETS
+        for width in WIDTH_BUCKETS
+        for outs in ((1, width) if width == WIDTH_BUCKETS[0] else (width,))
+        if rows * width <= MOST_FED_TOKENS
+    ]
+    encodes: list[Shape] = [
+        EncodeShape(rows, context)
+        for rows in batches
+        for context in CONTEXT_BUCKETS
+        if rows * context <= MOST_ENCODED_POSITIONS
+    ]
+    return [
+        shape
+        for kind in (encodes, feeds, decodes)
+        for shape in sorted(kind, key=lambda it: (it.work, it), reverse=True)
+    ]

@@ -1,0 +1,356 @@
+"""Executes steps on a GPU: pads them to captured shapes, launches them, reads results later.
+
+Nothing between two launches waits for the device. What a step needs of an earlier one it finds
+in the slots' own tensors; results are copied out behind the step and read when they are asked
+for. On a processor, where the tests run it, a launch is simply over when it returns.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.model.whisper import Whisper
+from engine.runtime.aligning import boundaries_of, look_at
+from engine.runtime.buckets import (
+    DecodeShape,
+    EncodeShape,
+    FeedShape,
+    Shape,
+    decode_shape,
+    encode_shape,
+    feed_shape,
+)
+from engine.runtime.caches import SlotCaches
+from engine.runtime.features import SlotFeatures
+from engine.runtime.graphs import GraphRunner, Program
+from engine.runtime.pending import Pending
+from engine.runtime.programs import Column, Programs
+from engine.scheduling.steps import (
+    AlignStep,
+    DecodeStep,
+    EncodeResult,
+    EncodeStep,
+    LanguageRow,
+    PrefillRow,
+    PrefillStep,
+    Step,
+    StepResult,
+    TokenRow,
+    TokensResult,
+    VerifyRow,
+    VerifyStep,
+    halve,
+    join,
+)
+
+
+class DeviceRunner:
+    """Touched only by the engine thread.
+
+    Out of memory halves a step once; what does not fit then either raises
+    torch.OutOfMemoryError, as everything a launch raises is the caller's to deal with.
+    """
+
+    def __init__(
+        self,
+        model: Whisper,
+        caches: SlotCaches,
+        programs: Programs,
+        features: SlotFeatures,
+        graphs: GraphRunner | None = None,
+        *,
+        run_ahead: int = 1,
+    ) -> None:
+        self.run_ahead = run_ahead
+        self._model = model
+        self._caches = caches
+        self._programs = programs
+        self._features = features
+        self._graphs = graphs
+        self._device = caches.tokens.device
+        self._dtype = model.encoder.conv1.weight.dtype
+        self._contexts = [1] * len(caches.lengths)
+
+    def launch(self, step: Step) -> Pending:
+        """Begin a step."""
+        try:
+            return self._launch(step)
+        except torch.OutOfMemoryError:
+            halves = halve(step)
+            if halves is None:
+                raise
+            torch.cuda.empty_cache()
+            return _Joined([self._launch(half) for half in halves])
+
+    @torch.inference_mode()
+    def _launch(self, step: Step) -> "_Launched":
+        watch = _Stopwatch(self._device)
+        match step:
+            case EncodeStep():
+                read = self._encode(step)
+            case PrefillStep() | VerifyStep():
+                read = self._feed(step.rows)
+            case DecodeStep():
+                read = self._decode(step)
+            case AlignStep():
+                contexts = [self._contexts[row.slot.index] for row in step.rows]
+                looks = look_at(self._model, self._caches, step.rows, contexts)
+                read = partial(boundaries_of, step.rows, looks)
+        watch.stop()
+        return _Launched(read, watch, waits=not isinstance(step, EncodeStep))
+
+    @torch.inference_mode()
+    def capture(self, shape: Shape) -> None:
+        """Record the graph of one shape; on the scratch slot, so nobody's state changes."""
+        if self._graphs is None:
+            raise ValueError("this runner was built without graphs")
+        match shape:
+            case DecodeShape():
+                inputs: tuple[Tensor, ...] = (self._scratch_slots(shape.rows),)
+            case FeedShape():
+                inputs = (self._to_device(self._staged(shape)),)
+            case EncodeShape():
+                dims = self._model.dims
+                features = torch.zeros(
+                    (shape.rows, dims.n_mels, 2 * shape.context),
+                    dtype=self._dtype,
+                    device=self._device,
+                )
+                inputs = (features, self._scratch_slots(shape.rows))
+        self._graphs.capture(shape, self._program(shape), inputs)
+
+    # Running a program, padded to its shape.
+
+    def _program(self, shape: Shape) -> Program:
+        match shape:
+            case DecodeShape():
+                return partial(self._programs.decode, reach=shape.reach)
+            case FeedShape():
+                return partial(self._programs.feed, outs=shape.outs, reach=shape.reach)
+            case EncodeShape():
+                return self._programs.encode
+
+    def _run(self, shape: Shape, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        if self._graphs is not None and self._graphs.can_replay(shape):
+            return self._graphs.replay(shape, inputs)
+        return self._program(shape)(*inputs)
+
+    def _encode(self, step: EncodeStep) -> Callable[[], StepResult]:
+        shape = encode_shape(len(step.rows), step.context)
+        if self._graphs is None or not self._graphs.can_replay(shape):
+            shape = EncodeShape(len(step.rows), step.context)
+        features = self._features.compute(step.rows, 2 * step.context, self._dtype)
+        slots = [row.slot.index for row in step.rows]
+        for slot in slots:
+            self._contexts[slot] = step.context
+        missing = shape.rows - len(slots)
+        if missing:
+            padding = features.new_zeros((missing, *features.shape[1:]))
+            features = torch.cat((features, padding))
+        self._run(shape, (features, self._slots_on_device(slots, shape.rows)))
+        result = EncodeResult(tuple(row.slot for row in step.rows))
+        return lambda: result
+
+    def _decode(self, step: DecodeStep) -> Callable[[], StepResult]:
+        slots = [slot.index for slot in step.slots]
+        shape = decode_shape(len(slots), max(self._contexts[slot] for slot in slots))
+        (chosen,) = self._run(shape, (self._slots_on_device(slots, shape.rows),))
+        on_host = _Copied(chosen)
+
+        def read() -> TokensResult:
+            values = on_host.numpy()
+            logprobs = values[1].view(np.float32).tolist()
+            return TokensResult(
+                tuple(
+                    TokenRow(slot, (token,), (logprob,), ())
+                    for slot, token, logprob in zip(
+                        step.slots, values[0].tolist(), logprobs, strict=False
+                    )
+                )
+            )
+
+        return read
+
+    def _feed(self, rows: Sequence[PrefillRow | VerifyRow]) -> Callable[[], StepResult]:
+        starts = [row.start if isinstance(row, VerifyRow) else 0 for row in rows]
+        drafts = [row.draft if isinstance(row, VerifyRow) else () for row in rows]
+        fed = [row.tokens + draft for row, draft in zip(rows, drafts, strict=True)]
+        shape = feed_shape(
+            len(rows),
+            max(map(len, fed)),
+            max(map(len, drafts)),
+            max(self._contexts[row.slot.index] for row in rows),
+        )
+        staged = self._staged(shape)
+        for record, row, start, draft, tokens in zip(
+            staged, rows, starts, drafts, fed, strict=False
+        ):
+            sampling = row.sampling
+            record[Column.SLOT] = row.slot.index
+            record[Column.START] = start
+            record[Column.COUNT] = len(tokens)
+            record[Column.DRAFT] = len(draft)
+            record[Column.SOT] = row.sot_index if start == 0 else 0
+            record[Column.BEGIN] = sampling.begin
+            record[Column.TIMESTAMPS] = sampling.timestamps
+            record[Column.TEMPERATURE] = np.float32(sampling.temperature).view(np.int32)
+            record[Column.SEED] = sampling.seed
+            record[Column.TOKENS : Column.TOKENS + len(tokens)] = tokens
+        outputs, sot_logits = self._run(shape, (self._to_device(staged),))
+        on_host = _Copied(outputs)
+        languages = self._detect(rows, sot_logits)
+
+        def read() -> TokensResult:
+            return _read_feed(rows, starts, on_host.numpy(), shape.outs, languages)
+
+        return read
+
+    def _detect(
+        self, rows: Sequence[PrefillRow | VerifyRow], sot_logits: Tensor
+    ) -> "dict[int, _Copied]":
+        """For rows that detect: the most likely language's place in their list, and how likely.
+
+        openai/whisper `detect_language`: the softmax over language tokens alone.
+        """
+        found = {}
+        for number, row in enumerate(rows):
+            if isinstance(row, PrefillRow) and row.languages:
+                ids = self._to_device(np.array(row.languages))
+                best = sot_logits[number, ids].softmax(dim=-1).max(dim=-1)
+                found[number] = _Copied(torch.stack((best.values, best.indices.float())))
+        return found
+
+    def _staged(self, shape: FeedShape) -> np.ndarray[Any, np.dtype[np.int32]]:
+        """Records of a feed whose rows are all padding: one token for the scratch slot."""
+        staged = np.zeros((shape.rows, Column.TOKENS + shape.width), dtype=np.int32)
+        staged[:, Column.SLOT] = self._caches.scratch
+        staged[:, Column.COUNT] = 1
+        return staged
+
+    def _scratch_slots(self, count: int) -> Tensor:
+        return torch.full((count,), self._caches.scratch, device=self._device)
+
+    def _slots_on_device(self, slots: Sequence[int], count: int) -> Tensor:
+        padded = np.full(count, self._caches.scratch, dtype=np.int64)
+        padded[: len(slots)] = slots
+        return self._to_device(padded)
+
+    def _to_device(self, values: np.ndarray[Any, Any]) -> Tensor:
+        staged = torch.from_numpy(values)
+        if self._device.type == "cuda":
+            staged = staged.pin_memory()
+        return staged.to(self._device, non_blocking=True)
+
+
+def _read_feed(
+    rows: Sequence[PrefillRow | VerifyRow],
+    starts: Sequence[int],
+    values: np.ndarray[Any, np.dtype[np.int32]],
+    outs: int,
+    languages: "dict[int, _Copied]",
+) -> TokensResult:
+    """The rows of what `Programs.feed` returned, padding left out."""
+    results: list[TokenRow | LanguageRow] = []
+    for number, (row, start) in enumerate(zip(rows, starts, strict=True)):
+        if isinstance(row, PrefillRow) and number in languages:
+            probability, best = languages[number].numpy().tolist()
+            results.append(LanguageRow(row.slot, row.languages[int(best)], probability))
+            continue
+        record = values[number]
+        count = int(record[0]) + 1
+        tokens, logprobs, peaks = record[2:].reshape(3, outs)[:, :count]
+        results.append(
+            TokenRow(
+                row.slot,
+                tuple(tokens.tolist()),
+                tuple(logprobs.view(np.float32).tolist()),
+                tuple(peaks.tolist()),
+                float(record[1:2].view(np.float32)[0]) if start == 0 else None,
+            )
+        )
+    return TokensResult(tuple(results))
+
+
+class _Copied:
+    """A tensor on its way to the host; to be read once the step it came from is over."""
+
+    def __init__(self, source: Tensor) -> None:
+        self._host = torch.empty(
+            source.shape, dtype=source.dtype, pin_memory=source.device.type == "cuda"
+        )
+        self._host.copy_(source, non_blocking=True)
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        return self._host.numpy()
+
+
+class _Stopwatch:
+    """The device's time between construction and `stop`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+        self._started: Any = self._now()
+        self._stopped: Any = None
+
+    def _now(self) -> Any:
+        if not self._on_gpu:
+            return perf_counter()
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event
+
+    def stop(self) -> None:
+        self._stopped = self._now()
+
+    def wait(self) -> None:
+        if self._on_gpu:
+            self._stopped.synchronize()
+
+    def seconds(self) -> float | None:
+        if not self._on_gpu:
+            return float(self._stopped - self._started)
+        if not self._stopped.query():
+            return None
+        return float(self._started.elapsed_time(self._stopped)) / 1000
+
+
+class _Launched:
+    """One launched step; `waits` where its result is the device's to know."""
+
+    def __init__(self, read: Callable[[], StepResult], watch: _Stopwatch, *, waits: bool) -> None:
+        self._read = read
+        self._watch = watch
+        self._waits = waits
+
+    def result(self) -> StepResult:
+        """Wait for the step where that is needed, and read what it came to."""
+        if self._waits:
+            self._watch.wait()
+        return self._read()
+
+    def seconds(self) -> float | None:
+        """The device's time for the step."""
+        return self._watch.seconds()
+
+
+class _Joined:
+    """The two halves of a step that did not fit into memory."""
+
+    def __init__(self, halves: Sequence[_Launched]) -> None:
+        self._halves = halves
+
+    def result(self) -> StepResult:
+        """Both halves' rows."""
+        first, second = (half.result() for half in self._halves)
+        return join(first, second)
+
+    def seconds(self) -> float | None:
+        """Both halves' time."""
+        times = [half.seconds() for half in self._halves]
+        known = [time for time in times if time is not None]
+        return sum(known) if len(known) == len(times) else None
