@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NODE_READY := node_modules/.ready
 
-.PHONY: demo test check style types imports scripts coverage gpu bench clean
+.PHONY: demo test check style types imports scripts coverage gpu bench bench-gpu clean
 
 demo: $(READY)
 	@$(BIN)/starling demo
@@ -41,6 +41,10 @@ gpu: $(READY)
 bench: $(READY)
 	$(BIN)/starling bench redecode --model embedded
 	$(BIN)/starling bench throughput --model embedded
+
+# On a machine with a CUDA device; eight minutes, random weights (docs/gpu.md).
+bench-gpu: $(READY)
+	$(BIN)/starling bench gpu --output gpu-bench.json
 
 # constraints.txt holds the versions that were tested together; pyproject.toml holds the ranges.
 $(READY): pyproject.toml constraints.txt

@@ -1,23 +1,35 @@
-"""`starling bench`: measure this machine. Chooses the audio; `engine.bench` measures."""
+"""`starling bench`: measure this machine. Chooses the audio; `engine.bench` measures.
+
+Two kinds: with a checkpoint that says something (`redecode`, `throughput`), and with random
+weights of published sizes, which need no download and take as long (all that `gpu` runs).
+"""
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import as_file, files
 from math import inf
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from engine.assembly import resolve_device, resolve_dtype
 from engine.audio.file import read_audio
-from engine.bench import redecode, throughput
+from engine.bench import attention, floor, formats, gpu, redecode, sessions, throughput
+from engine.bench import requests as requests_bench
+from engine.bench.random_checkpoint import PUBLISHED
 from engine.bench.report import environment, report
-from engine.errors import AudioError, EngineError
+from engine.bench.time_box import TimeBox
+from engine.errors import AudioError, ConfigError, EngineError
 from stream_server import protocol, server_bench
-from stream_server.engine_flags import add_engine_arguments, engine_config_of
+from stream_server.engine_flags import (
+    add_device_arguments,
+    add_engine_arguments,
+    engine_config_of,
+)
 from stream_server.silero_net import DetectorError, SileroNet
 from stream_server.speech_regions import find_speech
 
@@ -43,18 +55,65 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         server.add_argument(
             f"--{name}", type=kind, default=default, help=f"{what}; default: %(default)s"
         )
-    for benchmark in (again, many, server):
+    random_weights = _add_random_arguments(benchmarks)
+    for benchmark in (again, many, server, random_weights["formats"], random_weights["gpu"]):
         benchmark.add_argument("files", nargs="*", type=Path, help="default: the demo clip")
     for benchmark in (again, many):
         add_engine_arguments(benchmark)
 
 
+def _add_random_arguments(benchmarks: Any) -> dict[str, argparse.ArgumentParser]:
+    """The benchmarks with random weights, by name."""
+    parsers: dict[str, argparse.ArgumentParser] = {}
+    one_model = ("large-v3-turbo",)
+    for name, summary, checkpoints in (
+        ("attention", "attention back ends, time and memory", attention.CHECKPOINTS),
+        ("requests", "requests of 6 s, eager, graphed and beside transformers", one_model),
+        ("sessions", "live sessions straight into the engine", one_model),
+        ("floor", "steps beside what bytes and operations take at least", one_model),
+        ("formats", "int8 and int4 weights, fp8 caches", one_model),
+        ("gpu", "all of these on a CUDA device, in limited time", gpu.CHECKPOINTS),
+    ):
+        parser = parsers[name] = benchmarks.add_parser(name, help=summary)
+        parser.add_argument(
+            "--checkpoint",
+            type=_published,
+            default=checkpoints,
+            help=f"sizes of the random weights; default: {','.join(checkpoints)}",
+        )
+        add_device_arguments(parser)
+    for name, default in (("requests", requests_bench.COUNTS), ("sessions", sessions.COUNTS)):
+        shown = ",".join(map(str, default))
+        parsers[name].add_argument(
+            f"--{name}", type=_counts, default=default, help=f"default: {shown}"
+        )
+    parsers["sessions"].add_argument(
+        "--seconds", type=_positive, default=20.0, help="of each number; default: %(default)s"
+    )
+    for name in ("attention", "floor", "formats"):
+        parsers[name].add_argument(
+            "--seconds", type=_positive, default=inf, help="begin no row that ends later"
+        )
+    parsers["gpu"].add_argument(
+        "--seconds", type=_positive, default=gpu.SECONDS, help="in all; default: %(default)s"
+    )
+    parsers["gpu"].add_argument(
+        "--output", type=Path, default=Path("gpu-bench.json"), help="default: %(default)s"
+    )
+    return parsers
+
+
 def run(args: argparse.Namespace) -> int:
     """Measure and report; 1 where that was not possible."""
     try:
-        rows, facts = _measure_server(args) if args.benchmark == "server" else _measure_engine(args)
+        if args.benchmark == "gpu":
+            return _run_gpu(args)
+        rows, facts = _MEASURES[args.benchmark](args)
     except (EngineError, DetectorError, server_bench.BenchError, ImportError) as exc:
         print(f"starling bench: {exc}", file=sys.stderr)
+        return 1
+    if not rows:
+        print(f"starling bench: nothing could be measured: {dict(facts)}", file=sys.stderr)
         return 1
     report(f"bench {args.benchmark}", rows, facts)
     return 0
@@ -79,6 +138,73 @@ def _measure_server(args: argparse.Namespace) -> _Measured:
     return rows, environment("none", "cpu", "float32") | facts
 
 
+def _measure_attention(args: argparse.Namespace) -> _Measured:
+    device, dtype = _device_of(args)
+    box = TimeBox(args.seconds)
+    rows, facts = attention.measure(args.checkpoint, device=device, dtype=dtype, box=box)
+    return rows, _environment(args.checkpoint, device, dtype) | facts
+
+
+def _measure_each(args: argparse.Namespace) -> _Measured:
+    """One of the tables that are of one model; the rows say which."""
+    device, dtype = _device_of(args)
+    where: dict[str, Any] = {"device": device, "dtype": dtype}
+    agreed: Mapping[formats.Format, formats.Agreement] = {}
+    if args.benchmark == "formats":
+        agreed = formats.agreements_on_speech(_recordings(args.files), **where)
+
+    def measure(name: str) -> _Measured:
+        match args.benchmark:
+            case "requests":
+                return gpu.measure_requests(name, args.requests, TimeBox(), **where)
+            case "sessions":
+                return gpu.measure_sessions(name, args.sessions, args.seconds, TimeBox(), **where)
+            case "formats":
+                return formats.measure(name, agreed, box=TimeBox(args.seconds), **where)
+            case _:
+                return floor.measure(name, box=TimeBox(args.seconds), **where)
+
+    rows: list[Mapping[str, Any]] = []
+    about: dict[str, Any] = {}
+    for name in args.checkpoint:
+        found, about[name] = measure(name)
+        rows += [{"model": name} | dict(row) for row in found]
+    return rows, _environment(args.checkpoint, device, dtype) | {"about": about}
+
+
+def _run_gpu(args: argparse.Namespace) -> int:
+    device, dtype = _device_of(args)
+    if device.type != "cuda":
+        raise ConfigError("device: got a CPU, but this takes a CUDA device; try bench floor")
+    parts = gpu.plan(_recordings(args.files), args.checkpoint, device=device, dtype=dtype)
+    facts = _environment(args.checkpoint, device, dtype)
+    return 0 if gpu.run(parts, facts, args.output, seconds=args.seconds, device=device) else 1
+
+
+def _device_of(args: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
+    device = resolve_device(args.device)
+    return device, resolve_dtype(args.dtype, device)
+
+
+def _environment(
+    checkpoints: Sequence[str], device: torch.device, dtype: torch.dtype
+) -> dict[str, Any]:
+    model = f"random weights: {', '.join(checkpoints)}"
+    return environment(model, device.type, str(dtype).removeprefix("torch."))
+
+
+_MEASURES: Mapping[str, Callable[[argparse.Namespace], _Measured]] = {
+    "redecode": _measure_engine,
+    "throughput": _measure_engine,
+    "server": _measure_server,
+    "attention": _measure_attention,
+    "requests": _measure_each,
+    "sessions": _measure_each,
+    "floor": _measure_each,
+    "formats": _measure_each,
+}
+
+
 def _recordings(paths: Sequence[Path]) -> list[NDArray[np.float32]]:
     if paths:
         return [read_audio(path) for path in paths]
@@ -97,6 +223,13 @@ def _utterances(recordings: Sequence[NDArray[np.float32]]) -> list[NDArray[np.fl
     if not spoken:
         raise AudioError("expected recordings with speech, found none in them")
     return spoken
+
+
+def _published(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    if not set(names) <= set(PUBLISHED):
+        raise argparse.ArgumentTypeError(f"got {text!r}, takes names among {', '.join(PUBLISHED)}")
+    return names
 
 
 def _counts(text: str) -> tuple[int, ...]:

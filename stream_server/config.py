@@ -22,7 +22,15 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from engine.config import Device, Dtype, EngineConfig
+from engine.config import (
+    Attention,
+    Device,
+    Dtype,
+    EngineConfig,
+    KvDtype,
+    Toggle,
+    Weights,
+)
 from engine.errors import ConfigError
 from engine.events import Context
 from stream_server.log_format import LogFormat
@@ -105,6 +113,18 @@ class ServerConfig(BaseSettings):
     )
     device: Device = Field(default=_ENGINE.device, description="where the model runs")
     dtype: Dtype = Field(default=_ENGINE.dtype, description="what the model computes in")
+    attention: Attention = Field(
+        default=_ENGINE.attention, description="attention back end on a GPU; auto measures them"
+    )
+    cuda_graphs: Toggle = Field(
+        default=_ENGINE.cuda_graphs, description="CUDA graphs of the steps; auto is on"
+    )
+    weights: Weights = Field(
+        default=_ENGINE.weights, description="format of the weights; auto is that of --dtype"
+    )
+    kv_dtype: KvDtype = Field(
+        default=_ENGINE.kv_dtype, description="format of keys and values; auto chooses"
+    )
     context: Context = Field(
         default=_ENGINE.context, description="how far the encoder's input is padded"
     )
@@ -189,6 +209,10 @@ def engine_config(config: ServerConfig) -> EngineConfig:
         model=config.model,
         device=config.device,
         dtype=config.dtype,
+        attention=config.attention,
+        cuda_graphs=config.cuda_graphs,
+        weights=config.weights,
+        kv_dtype=config.kv_dtype,
         context=config.context,
         num_slots=config.num_slots,
         threads=config.threads,

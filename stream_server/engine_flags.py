@@ -2,7 +2,15 @@
 
 import argparse
 
-from engine.config import DEVICES, DTYPES, EngineConfig
+from engine.config import (
+    ATTENTIONS,
+    DEVICES,
+    DTYPES,
+    KV_DTYPES,
+    TOGGLES,
+    WEIGHTS,
+    EngineConfig,
+)
 
 _DEFAULTS = EngineConfig()
 
@@ -15,15 +23,34 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         help="embedded, a directory, an OpenAI .pt file, a name such as base.en, a hub id, or "
         "auto; default: %(default)s",
     )
-    parser.add_argument("--device", choices=DEVICES, default=_DEFAULTS.device)
-    parser.add_argument("--dtype", choices=DTYPES, default=_DEFAULTS.dtype)
     parser.add_argument(
         "--threads", type=int, default=_DEFAULTS.threads, help="0: all cores but one"
     )
+    add_device_arguments(parser)
+    for flag, accepted, default, what in (
+        ("--attention", ATTENTIONS, _DEFAULTS.attention, "back end on a GPU; auto measures"),
+        ("--cuda-graphs", TOGGLES, _DEFAULTS.cuda_graphs, "replay steps on a GPU; auto is on"),
+        ("--weights", WEIGHTS, _DEFAULTS.weights, "format of the weights; auto is --dtype"),
+        ("--kv-dtype", KV_DTYPES, _DEFAULTS.kv_dtype, "format of keys and values"),
+    ):
+        parser.add_argument(flag, choices=accepted, default=default, help=what)
+
+
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    """`--device` and `--dtype` alone, for what brings its own model."""
+    parser.add_argument("--device", choices=DEVICES, default=_DEFAULTS.device)
+    parser.add_argument("--dtype", choices=DTYPES, default=_DEFAULTS.dtype)
 
 
 def engine_config_of(args: argparse.Namespace) -> EngineConfig:
     """The engine that was asked for. Raises ConfigError."""
     return EngineConfig(
-        model=args.model, device=args.device, dtype=args.dtype, threads=args.threads
+        model=args.model,
+        device=args.device,
+        dtype=args.dtype,
+        attention=args.attention,
+        cuda_graphs=args.cuda_graphs,
+        weights=args.weights,
+        kv_dtype=args.kv_dtype,
+        threads=args.threads,
     )

@@ -5,9 +5,9 @@ a warm-up of their own. `transformers` always encodes 30 s; the engine is measur
 (`full`) and with contexts cut to the audio (`trimmed`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -49,21 +49,30 @@ def measure_engine(
     config: EngineConfig, requests: Sequence[NDArray[np.float32]], context: Context
 ) -> float:
     """Seconds until every request has its final."""
-    loop, finals = _loop(config)
-    _run(loop, requests[:1], context)
-    finals.clear()
+    events: list[EngineEvent] = []
+    loop = Loop(build_engine(config), events.append)
+    run_requests(loop, requests[:1], context)
+    events.clear()
+    return seconds_of(lambda: run_requests(loop, requests, context))
+
+
+def seconds_of(call: Callable[[], object]) -> float:
+    """How long `call` takes."""
     started = perf_counter()
-    _run(loop, requests, context)
+    call()
     return perf_counter() - started
 
 
-def _loop(config: EngineConfig) -> tuple[Loop, list[EngineEvent]]:
-    events: list[EngineEvent] = []
-    return Loop(build_engine(config), events.append), events
-
-
-def _run(loop: Loop, requests: Sequence[NDArray[np.float32]], context: Context) -> None:
-    options = UtteranceOptions(interim_results=False, append_only=False, context=context)
+def run_requests(
+    loop: Loop,
+    requests: Sequence[NDArray[np.float32]],
+    context: Context,
+    language: str | None = None,
+) -> None:
+    """Have all of `requests` decoded at once; returns with the last final."""
+    options = UtteranceOptions(
+        language=language, interim_results=False, append_only=False, context=context
+    )
     commands: list[Command] = []
     for number, samples in enumerate(requests):
         utterance_id = UtteranceId(number)
@@ -78,53 +87,84 @@ def _run(loop: Loop, requests: Sequence[NDArray[np.float32]], context: Context) 
 
 
 class TransformersBaseline:
-    """Greedy generation of the same checkpoint by `transformers`, in batches."""
+    """Greedy generation by `transformers`, in batches of at most `batch`.
 
-    def __init__(self, config: EngineConfig) -> None:
+    A batch that does not fit into the memory of a GPU is halved, and so are those after it.
+    `generation` goes to `generate` as it is.
+    """
+
+    def __init__(self, model: Any, extractor: Any, batch: int, **generation: Any) -> None:
+        self._model = model
+        self._extractor = extractor
+        self._generation = generation
+        self.batch = batch
+
+    @classmethod
+    def load(cls, config: EngineConfig) -> "TransformersBaseline":
+        """The checkpoint that an engine of `config` runs, in the same number format."""
         import transformers  # the `bench` extra
 
         device = resolve_device(config.device)
-        self._dtype = resolve_dtype(config.dtype, device)
-        self._device = device
         path = resolve_model(config.model, device=device.type)
-        self._extractor: Any = transformers.WhisperFeatureExtractor.from_pretrained(path)
-        loaded: Any = transformers.WhisperForConditionalGeneration.from_pretrained(
-            path, dtype=self._dtype, attn_implementation="sdpa"
+        extractor: Any = transformers.WhisperFeatureExtractor.from_pretrained(path)
+        model: Any = transformers.WhisperForConditionalGeneration.from_pretrained(
+            path, dtype=resolve_dtype(config.dtype, device), attn_implementation="sdpa"
         )
-        self._model = loaded.to(device).eval()
-        self._max_new_tokens = config.max_new_tokens
+        return cls(
+            model.to(device).eval(),
+            extractor,
+            _TRANSFORMERS_BATCH,
+            max_new_tokens=config.max_new_tokens,
+        )
 
     @torch.inference_mode()
-    def measure(self, requests: Sequence[NDArray[np.float32]]) -> float:
-        """Seconds from samples to tokens for all of `requests`."""
-        self._generate(requests[:1])
-        started = perf_counter()
-        for first in range(0, len(requests), _TRANSFORMERS_BATCH):
-            self._generate(requests[first : first + _TRANSFORMERS_BATCH])
-        return perf_counter() - started
+    def generate(self, requests: Sequence[NDArray[np.float32]]) -> list[list[int]]:
+        """The tokens of each request; returns once the device is done."""
+        found: list[list[int]] = []
+        while len(found) < len(requests):
+            batch = requests[len(found) : len(found) + self.batch]
+            try:
+                found += self._generate(batch)
+            except torch.OutOfMemoryError:
+                if len(batch) == 1:
+                    raise
+                self.batch = len(batch) // 2
+        return found
 
-    def _generate(self, requests: Sequence[NDArray[np.float32]]) -> None:
-        features = self._extractor(list(requests), sampling_rate=SAMPLE_RATE, return_tensors="pt")
-        self._model.generate(
-            features.input_features.to(self._device, self._dtype),
-            max_new_tokens=self._max_new_tokens,
+    def _generate(self, requests: Sequence[NDArray[np.float32]]) -> list[list[int]]:
+        device, dtype = self._model.device, self._model.dtype
+        features = self._extractor(
+            list(requests), sampling_rate=SAMPLE_RATE, return_tensors="pt", device=str(device)
+        )
+        tokens = self._model.generate(
+            features.input_features.to(device, dtype),
             num_beams=1,
             do_sample=False,
+            **self._generation,
         )
+        return cast("list[list[int]]", tokens.tolist())
+
+
+def measure_transformers(
+    baseline: TransformersBaseline, requests: Sequence[NDArray[np.float32]]
+) -> float:
+    """Seconds from samples to tokens for all of `requests`."""
+    baseline.generate(requests[:1])
+    return seconds_of(lambda: baseline.generate(requests))
 
 
 def measure(
     config: EngineConfig, recordings: Sequence[NDArray[np.float32]], counts: Sequence[int]
 ) -> list[dict[str, Any]]:
     """A row for each number of requests and each way to decode them."""
-    baseline = TransformersBaseline(config)
+    baseline = TransformersBaseline.load(config)
     rows = []
     for count in counts:
         requests = cut_requests(recordings, count)
         timings = {
             "starling, trimmed": measure_engine(config, requests, "trimmed"),
             "starling, full": measure_engine(config, requests, "full"),
-            "transformers": baseline.measure(requests),
+            "transformers": measure_transformers(baseline, requests),
         }
         rows += [
             {

@@ -1,4 +1,3 @@
-# ruff: noqa: N803 (capitals are what Triton knows when it compiles)
 """Attention over slot-indexed caches, in place: each row reads the keys of its own slot.
 
 One query per row is bound by memory and goes through plain vector arithmetic; several go
@@ -91,7 +90,7 @@ def slot_attention(
     """
     check_caches(keys, values, key_scales, value_scales)
     check_new(new_keys, new_values, causal=causal)
-    _check_contiguous(query, keys, values, new_keys, new_values)
+    _check_contiguous(query, keys, values, slots, seen, new_keys, new_values)
     rows, width, heads, head_dim = query.shape
     out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
     if not out.numel():
@@ -199,7 +198,7 @@ def store_keys_values(
     contradict each other.
     """
     check_caches(keys, values, key_scales, value_scales)
-    _check_contiguous(new_keys, new_values, keys, values)
+    _check_contiguous(new_keys, new_values, keys, values, slots, starts)
     rows, count, heads, head_dim = new_keys.shape
     if not new_keys.numel():
         return
@@ -255,7 +254,7 @@ def alignment_weights(
     always in the same order.
     """
     check_caches(keys, keys, key_scales, key_scales)
-    _check_contiguous(query, keys, total)
+    _check_contiguous(query, keys, slots, seen, heads, total)
     rows, width, _, head_dim = query.shape
     (num_heads,) = heads.shape
     limit = min(total.shape[2], keys.shape[1])

@@ -56,6 +56,9 @@ def fused_ops() -> Ops:
         # A quantised layer has its bias in its own kernel.
         if not isinstance(linear, nn.Linear):
             return F.gelu(linear(x))
-        return bias_gelu(F.linear(x, linear.weight), linear.bias)
+        grown = F.linear(x, linear.weight)
+        flat = grown.flatten(0, -2)
+        bias_gelu(flat, linear.bias, out=flat)
+        return grown
 
     return Ops(add_norm, gelu)

@@ -129,7 +129,8 @@ class Programs:
         columns = staged[:, : Column.TOKENS].long()
         tokens = staged[:, Column.TOKENS :].long()
         rows, width = tokens.shape
-        slots, starts = columns[:, Column.SLOT], columns[:, Column.START]
+        # Kernels read an index per row, one behind the other.
+        slots, starts = columns[:, : Column.COUNT].T.contiguous()
         drafts = columns[:, Column.DRAFT]
         self._set_rules(slots, staged, columns)
         offsets = torch.arange(width, device=tokens.device)

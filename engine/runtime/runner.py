@@ -81,8 +81,8 @@ class Runner:
     ) -> None:
         self._model = model
         self._threads = threads
-        decoder_weights = sum(weight.numel() for weight in model.decoder.parameters())
-        small = decoder_weights < _PARALLEL_DECODER_WEIGHTS
+        weights = (*model.decoder.parameters(), *model.decoder.buffers())  # quantised: buffers
+        small = sum(weight.numel() for weight in weights) < _PARALLEL_DECODER_WEIGHTS
         self._decoder_threads = 1 if small else threads
         self._caches = caches
         self._rules = rules

@@ -177,13 +177,15 @@ class Scheduler:
             if utterance is None or utterance.job is not job or job.attempt != attempt:
                 continue
             match row:
-                case SlotHandle() if job.phase is Phase.ENCODE:
+                case SlotHandle():
                     utterance.encoded()
-                case LanguageRow() if job.phase is Phase.DETECT:
+                case LanguageRow():
                     events += self._take_language(utterance, row)
                 case TokenRow() if job.phase in (Phase.FEED, Phase.DECODE):
                     events += self._take_tokens(utterance, row, verified=verified)
-                case BoundaryRow() if job.phase is Phase.ALIGN:
+                case TokenRow():
+                    pass  # decoded ahead of the end
+                case BoundaryRow():
                     events += self._settle(utterance, utterance.aligned(row.boundaries))
         return events
 

@@ -24,11 +24,12 @@ from engine.events import (
     UtteranceId,
     UtteranceOptions,
 )
+from engine.runtime.pending import StepRunner
 from engine.worker import Worker
 from tests.support.clips import TWO_SENTENCES, read_clip
 from tests.support.engines import Audio
 from tests.support.workers import EMBEDDED_CONFIG, Listener, running, worker_with
-from tests.support.wrapped_runners import FailingRunner, GatedRunner, SenselessRunner, StepRunner
+from tests.support.wrapped_runners import FailingRunner, GatedRunner, SenselessRunner
 
 FINALS_ONLY = UtteranceOptions(interim_results=False)
 FIRST, SECOND = "It's a beautiful day for a long walk.", "The next train leaves in ten minutes."

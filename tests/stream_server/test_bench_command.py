@@ -14,6 +14,8 @@ from tests.support.sounds import s16le, silence
 
 EMBEDDED = ("--model", "embedded", "--device", "cpu", "--dtype", "float32", "--threads", "1")
 
+RANDOM = ("--checkpoint", "tiny", "--device", "cpu", "--dtype", "float32")
+
 
 def parse(*argv: str | Path) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
@@ -58,6 +60,54 @@ def test_numbers_of_requests_are_a_list() -> None:
     for wrong in ("", "1,,2", "four", "0", "4,-1"):
         with pytest.raises(SystemExit):
             parse("throughput", f"--requests={wrong}")
+
+
+def test_random_weights_are_of_published_sizes() -> None:
+    assert parse("attention").checkpoint == ("tiny", "base", "small", "medium")
+    assert parse("floor").checkpoint == ("large-v3-turbo",)
+    assert parse("gpu").checkpoint == ("large-v3-turbo", "large-v3")
+    assert parse("formats", "--checkpoint", "tiny,base").checkpoint == ("tiny", "base")
+    for wrong in ("", "tiny,", "whisper"):
+        with pytest.raises(SystemExit):
+            parse("sessions", f"--checkpoint={wrong}")
+
+
+def test_what_is_measured_at_once_and_how_long_can_be_told() -> None:
+    assert parse("requests", "--requests", "1,4").requests == (1, 4)
+    args = parse("sessions", "--sessions", "10,20", "--seconds", "5")
+    assert (args.sessions, args.seconds) == ((10, 20), 5.0)
+    args = parse("gpu", "--seconds", "60", "--output", "here.json", "--dtype", "bfloat16")
+    assert (args.seconds, args.output, args.dtype) == (60.0, Path("here.json"), "bfloat16")
+    for name in ("attention", "floor", "formats", "gpu"):
+        assert parse(name, "--seconds", "7").seconds == 7.0
+
+
+def test_a_short_time_measures_one_row_and_names_the_others(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    args = parse("attention", *RANDOM, "--seconds", "0.001")
+    assert run(args) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["benchmark"] == "bench attention"
+    assert (told["model"], told["dtype"]) == ("random weights: tiny", "float32")
+    ((row,), left_out) = (told["rows"], told["left_out"])
+    assert (row["model"], row["back end"], row["windows"], row["tokens"]) == ("tiny", "sdpa", 1, 25)
+    assert len(left_out) == 7  # of two decoders, two back ends and two cases
+
+
+def test_tables_of_one_model_say_which_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(parse("floor", *RANDOM, "--seconds", "0.001")) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["benchmark"] == "bench floor"
+    assert [(row["model"], row["step"]) for row in told["rows"]] == [("tiny", "decode")]
+    assert told["about"]["tiny"]["copy_gb_per_s"] > 0.0
+
+
+def test_all_tables_of_a_gpu_need_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    output = tmp_path / "bench.json"
+    assert run(parse("gpu", "--device", "cpu", "--output", output)) == 1
+    assert "takes a CUDA device" in capsys.readouterr().err
+    assert not output.exists()
 
 
 def test_a_recording_that_cannot_be_measured_with_is_refused(

@@ -19,6 +19,10 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         "MAX_SESSIONS",
         "METRICS",
         "LOG_FORMAT",
+        "ATTENTION",
+        "CUDA_GRAPHS",
+        "WEIGHTS",
+        "KV_DTYPE",
     ):
         monkeypatch.delenv(f"STARLING_{name}", raising=False)
 
@@ -148,3 +152,25 @@ def test_the_engine_gets_its_part() -> None:
         model="tiny", device="cpu", dtype="float32", threads=2
     )
     assert engine_config(ServerConfig.from_args([])) == EngineConfig()
+
+
+def test_what_a_gpu_is_asked_for_reaches_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    argv = ["--attention", "triton", "--cuda-graphs", "off", "--weights", "int8"]
+    monkeypatch.setenv("STARLING_KV_DTYPE", "fp8")
+    assert engine_config(ServerConfig.from_args(argv)) == EngineConfig(
+        attention="triton", cuda_graphs="off", weights="int8", kv_dtype="fp8"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flag", "accepted"),
+    [
+        ("--attention", "'auto', 'flash', 'sdpa', 'triton' or 'eager'"),
+        ("--cuda-graphs", "'auto', 'on' or 'off'"),
+        ("--weights", "'auto', 'int8' or 'int4'"),
+        ("--kv-dtype", "'auto', 'float32', 'bfloat16', 'float16' or 'fp8'"),
+    ],
+)
+def test_a_word_that_no_engine_knows_is_refused(flag: str, accepted: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{flag} .*got 'int3'; .*{accepted}"):
+        ServerConfig.from_args([flag, "int3"])

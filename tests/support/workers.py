@@ -13,10 +13,11 @@ from engine.events import (
     UtteranceFailed,
     UtteranceFinished,
 )
+from engine.runtime.pending import StepRunner
 from engine.worker import Worker
 from tests.support.clips import REPOSITORY
 from tests.support.engines import load_engine
-from tests.support.wrapped_runners import StepRunner, with_runner
+from tests.support.wrapped_runners import with_runner
 
 EMBEDDED_CONFIG: Final = EngineConfig(
     model="embedded", device="cpu", dtype="float32", num_slots=8, threads=1

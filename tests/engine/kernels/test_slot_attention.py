@@ -12,7 +12,6 @@ pytest.importorskip("triton")
 
 import triton
 import triton.language as tl
-from triton.runtime import interpreter
 
 from engine.kernels.plain_attention import quantise_plain, slot_attention_plain
 from engine.kernels.slot_attention import (
@@ -45,21 +44,6 @@ DTYPES = [
 ]
 # The two that differ most.
 FAR_DTYPES = [(torch.float32, torch.float32), (torch.float16, FLOAT8)]
-
-
-@pytest.fixture(autouse=True)
-def _loops_with_bounds_of_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the interpreter count loops whose bounds a kernel computes.
-
-    Triton 3.6 converts its arrays of one element by `int()`, which numpy 2.4 no longer does.
-    """
-    patch = interpreter._patch_lang_tensor
-
-    def patch_with_index(tensor: Any, scope: Any) -> None:
-        patch(tensor, scope)
-        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
-
-    monkeypatch.setattr(interpreter, "_patch_lang_tensor", patch_with_index)
 
 
 def attend(

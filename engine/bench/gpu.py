@@ -1,0 +1,189 @@
+"""Every table of a device in one run of limited time: what a machine that is only lent allows.
+
+Decides what comes first and how long it may take. A table that takes less than its share leaves
+the rest to those behind it; what there is no time for is left out, by name. Whatever goes wrong
+with a table costs that one alone, and the file is written after each: a run that is killed keeps
+what it has measured.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Final
+
+import torch
+
+from engine.bench import attention, floor, formats, requests, sessions
+from engine.bench.direct import Audio, free_memory
+from engine.bench.random_checkpoint import (
+    PUBLISHED,
+    forced_length_config,
+    random_checkpoint,
+    random_engine,
+)
+from engine.bench.report import report
+from engine.bench.time_box import TimeBox
+from engine.errors import DeviceError
+from engine.model.dims import ModelDims
+
+CHECKPOINTS: Final = ("large-v3-turbo", "large-v3")
+SECONDS: Final = 480.0  # a machine is lent for a quarter of an hour; it has to be set up too
+REQUESTS: Final = (1, 16, 64, 256)
+SESSIONS: Final = (200, 600, 1200)
+SESSION_SECONDS: Final = 10.0  # of each number of sessions, behind the warm-up
+
+_SESSION_WARM_UP_S: Final = 3.0
+# Of the time, relative to each other. Two thirds of what tables 1 and 2 take is building engines.
+_SHARES: Final = {"floor": 1.0, "requests": 4.0, "sessions": 4.0, "formats": 2.0, "attention": 5.0}
+
+Measured = tuple[Sequence[Mapping[str, Any]], Mapping[str, Any]]  # rows, and facts about them
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One table of one model (or of its own models), and its share of the time."""
+
+    title: str
+    share: float
+    measure: Callable[[TimeBox], Measured]
+
+
+def plan(
+    recordings: Sequence[Audio],
+    checkpoints: Sequence[str] = CHECKPOINTS,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    sizes: Mapping[str, ModelDims] = PUBLISHED,
+) -> list[Part]:
+    """All tables, what matters most first: those of the first model, attention, the others'.
+
+    `recordings` of speech are what number formats are compared on.
+    """
+
+    @cache
+    def agreed() -> dict[formats.Format, formats.Agreement]:
+        return formats.agreements_on_speech(recordings, device=device, dtype=dtype)
+
+    def of_model(name: str) -> list[Part]:
+        where: dict[str, Any] = {"device": device, "dtype": dtype}
+        measures: dict[str, Callable[[TimeBox], Measured]] = {
+            "floor": lambda box: floor.measure(name, box=box, sizes=sizes, **where),
+            "requests": partial(measure_requests, name, REQUESTS, sizes=sizes, **where),
+            "sessions": partial(
+                measure_sessions, name, SESSIONS, SESSION_SECONDS, sizes=sizes, **where
+            ),
+            "formats": lambda box: formats.measure(name, agreed(), box=box, sizes=sizes, **where),
+        }
+        return [
+            Part(f"{table}, {name}", _SHARES[table], measure) for table, measure in measures.items()
+        ]
+
+    def of_attention(box: TimeBox) -> Measured:
+        return attention.measure(attention.CHECKPOINTS, device=device, dtype=dtype, box=box)
+
+    first, *others = checkpoints
+    return [
+        *of_model(first),
+        Part("attention", _SHARES["attention"], of_attention),
+        *(part for name in others for part in of_model(name)),
+    ]
+
+
+def run(
+    parts: Sequence[Part],
+    facts: Mapping[str, Any],
+    output: Path,
+    *,
+    seconds: float = SECONDS,
+    device: torch.device,
+    clock: Callable[[], float] = perf_counter,
+) -> bool:
+    """Measure, print each table, and leave everything in `output` and on the last line as JSON.
+
+    `facts` are what all of it must be read with. Whether nothing failed; what there was no time
+    for is no failure.
+    """
+    began = clock()
+    tables: list[dict[str, Any]] = []
+    left_out: list[str] = []
+    failed: list[str] = []
+    document = {
+        "benchmark": "bench gpu",
+        **facts,
+        "tables": tables,
+        "left_out": left_out,
+        "failed": failed,
+    }
+    due = began
+    dead = False
+    for part in parts:
+        due += seconds * part.share / sum(it.share for it in parts)
+        started = clock()
+        if started >= due or dead:
+            reason = "the device has failed" if dead else "no time"
+            left_out.append(f"{part.title}: {reason}")
+            continue
+        try:
+            rows, found = part.measure(TimeBox(due - started, clock))
+        except Exception as exc:  # noqa: BLE001 - the boundary: whatever a device or library says
+            failed.append(f"{part.title}: {type(exc).__name__}: {exc}")
+            # No kernel can be launched after it.
+            dead = isinstance(exc, torch.AcceleratorError | DeviceError)
+        else:
+            tables.append(
+                {"table": part.title, "seconds": clock() - started, **found, "rows": list(rows)}
+            )
+            if rows:
+                report(f"bench {part.title}", rows, found)
+        if not dead:
+            free_memory(device)
+        output.write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n")
+    for sentence in left_out:
+        print(f"left out: {sentence}")
+    for sentence in failed:
+        print(f"failed: {sentence}")
+    output.write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n")
+    print(json.dumps(document, ensure_ascii=False))
+    return not failed
+
+
+def measure_requests(
+    name: str,
+    counts: Sequence[int],
+    box: TimeBox,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    sizes: Mapping[str, ModelDims] = PUBLISHED,
+) -> Measured:
+    """Table 1 of the model that `sizes` has under `name`; it is measured whole or not at all."""
+    rows: list[dict[str, Any]] = []
+    if box.admits(f"requests of {name}"):
+        rows = requests.measure(name, counts, device=device, dtype=dtype, dims=sizes[name])
+    return rows, {"checkpoint": name, "left_out": box.left_out}
+
+
+def measure_sessions(
+    name: str,
+    counts: Sequence[int],
+    seconds: float,
+    box: TimeBox,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    sizes: Mapping[str, ModelDims] = PUBLISHED,
+) -> Measured:
+    """Table 2 of the model that `sizes` has under `name`; each count is measured or left out."""
+    checkpoint = random_checkpoint(name, device=device, dtype=dtype, dims=sizes[name])
+    engine = random_engine(checkpoint, forced_length_config(), device=device, dtype=dtype)
+    rows: list[dict[str, Any]] = []
+    for count in counts:
+        if box.admits(f"{count} sessions"):
+            rows += sessions.measure(
+                lambda: engine, (count,), seconds, warm_up_s=_SESSION_WARM_UP_S
+            )
+    return rows, {"checkpoint": name, "seconds": seconds, "left_out": box.left_out}

@@ -1,0 +1,151 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.bench.gpu import (
+    Measured,
+    Part,
+    measure_requests,
+    measure_sessions,
+    plan,
+    run,
+)
+from engine.bench.time_box import TimeBox
+from engine.errors import DeviceError
+from tests.support.model_dims import small_dims
+
+CPU = torch.device("cpu")
+SIZES = {
+    "small": small_dims(n_mels=80, n_audio_state=64, n_text_state=64, n_vocab=2200, n_text_ctx=448)
+}
+FACTS = {"commit": "abc", "device": "cuda"}
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.reading = 0.0
+
+    def __call__(self) -> float:
+        return self.reading
+
+
+class Table:
+    """Takes as long as it is told to, and remembers that it was asked."""
+
+    def __init__(self, clock: Clock, seconds: float, error: Exception | None = None) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._error = error
+        self.admitted: list[bool] = []
+
+    def __call__(self, box: TimeBox) -> Measured:
+        for row in ("first", "second"):
+            self.admitted.append(box.admits(row))
+            self._clock.reading += self._seconds / 2
+        if self._error is not None:
+            raise self._error
+        return [{"row": "first", "s": self._seconds}], {"left_out": box.left_out}
+
+
+def written(output: Path) -> dict[str, object]:
+    found: dict[str, object] = json.loads(output.read_text())
+    return found
+
+
+def test_every_table_is_printed_and_all_of_them_are_the_last_line_and_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = Clock()
+    parts = [Part(title, 1.0, Table(clock, 2.0)) for title in ("floor, turbo", "attention")]
+    output = tmp_path / "bench.json"
+    assert run(parts, FACTS, output, seconds=100.0, device=CPU, clock=clock)
+    *above, last = capsys.readouterr().out.splitlines()
+    told = json.loads(last)
+    assert told == written(output)
+    assert (told["benchmark"], told["commit"]) == ("bench gpu", "abc")
+    assert [(it["table"], it["seconds"]) for it in told["tables"]] == [
+        ("floor, turbo", 2.0),
+        ("attention", 2.0),
+    ]
+    assert told["left_out"] == told["failed"] == []
+    for title in ("bench floor, turbo", "bench attention"):
+        assert any(title in line for line in above)
+
+
+def test_a_table_gets_what_those_before_it_left(tmp_path: Path) -> None:
+    clock = Clock()
+    # 40 s in all, 10 for each: the first one leaves 8 of them to the second, which needs 16.
+    tables = [Table(clock, seconds) for seconds in (2.0, 16.0, 2.0, 2.0)]
+    parts = [Part(str(number), 5.0, table) for number, table in enumerate(tables)]
+    assert run(parts, FACTS, tmp_path / "out.json", seconds=40.0, device=CPU, clock=clock)
+    assert [table.admitted for table in tables] == [[True, True]] * 4
+
+
+def test_what_there_is_no_time_for_is_left_out_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = Clock()
+    tables = [Table(clock, seconds) for seconds in (25.0, 1.0, 6.0)]
+    parts = [Part(name, 1.0, table) for name, table in zip("abc", tables, strict=True)]
+    assert run(parts, FACTS, tmp_path / "out.json", seconds=30.0, device=CPU, clock=clock)
+    # The first one may not begin its second row, and even so took the time of the second table.
+    assert [table.admitted for table in tables] == [[True, False], [], [True, False]]
+    assert written(tmp_path / "out.json")["left_out"] == ["b: no time"]
+    assert "left out: b: no time" in capsys.readouterr().out
+
+
+def test_a_table_that_fails_costs_itself_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = Clock()
+    parts = [
+        Part("a", 1.0, Table(clock, 1.0, RuntimeError("no such kernel"))),
+        Part("b", 1.0, Table(clock, 1.0)),
+    ]
+    assert not run(parts, FACTS, tmp_path / "out.json", seconds=30.0, device=CPU, clock=clock)
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["failed"] == ["a: RuntimeError: no such kernel"]
+    assert [it["table"] for it in told["tables"]] == ["b"]
+
+
+def test_nothing_is_measured_on_a_device_that_has_failed(tmp_path: Path) -> None:
+    clock = Clock()
+    after = Table(clock, 1.0)
+    parts = [
+        Part("a", 1.0, Table(clock, 1.0, DeviceError("illegal address"))),
+        Part("b", 1.0, after),
+    ]
+    output = tmp_path / "out.json"
+    assert not run(parts, FACTS, output, seconds=30.0, device=CPU, clock=clock)
+    assert after.admitted == []
+    assert written(output)["left_out"] == ["b: the device has failed"]
+
+
+def test_the_first_model_comes_first_and_attention_before_the_second() -> None:
+    parts = plan([], ("large-v3-turbo", "large-v3"), device=CPU, dtype=torch.float32)
+    tables = ("floor", "requests", "sessions", "formats")
+    assert [part.title for part in parts] == [
+        *(f"{table}, large-v3-turbo" for table in tables),
+        "attention",
+        *(f"{table}, large-v3" for table in tables),
+    ]
+    assert all(part.share > 0.0 for part in parts)
+
+
+def test_requests_are_measured_whole_or_not_at_all() -> None:
+    box = TimeBox(0.0)
+    rows, facts = measure_requests("small", (1,), box, device=CPU, dtype=torch.float32, sizes=SIZES)
+    assert {row["requests"] for row in rows} == {1}
+    assert facts == {"checkpoint": "small", "left_out": []}
+    rows, facts = measure_requests("small", (1,), box, device=CPU, dtype=torch.float32, sizes=SIZES)
+    assert (rows, facts["left_out"]) == ([], ["requests of small"])
+
+
+def test_numbers_of_sessions_that_there_is_no_time_for_are_named() -> None:
+    rows, facts = measure_sessions(
+        "small", (1, 2), 2.0, TimeBox(0.0), device=CPU, dtype=torch.float32, sizes=SIZES
+    )
+    assert [row["sessions"] for row in rows] == [1]
+    assert (facts["seconds"], facts["left_out"]) == (2.0, ["2 sessions"])
