@@ -16,7 +16,6 @@ from engine.errors import ConfigError
 from engine.events import ModelInfo, Task
 from engine.metrics import EngineMetrics
 from engine.model.checkpoint import Checkpoint, load_checkpoint
-from engine.model.dims import ModelDims
 from engine.model.hub import resolve_model
 from engine.model.quantized import quantize_weights
 from engine.model.whisper import Whisper
@@ -126,8 +125,13 @@ def assemble(
     if config.weights != "auto":
         quantize_weights(model, config.weights)
     kv_dtype = resolve_kv_dtype(config.kv_dtype, dtype, device)
-    num_slots = config.num_slots or _affordable_slots(dims, kv_dtype, device)
-    caches = SlotCaches.allocate(dims, num_slots, dtype=kv_dtype, device=device)
+    encoder_dtype = dtype if config.partial_context == "incremental" else None
+    num_slots = config.num_slots or _affordable_slots(
+        dims.n_mels, slot_bytes(dims, kv_dtype, encoder_dtype), device
+    )
+    caches = SlotCaches.allocate(
+        dims, num_slots, dtype=kv_dtype, device=device, encoder_dtype=encoder_dtype
+    )
     rules = DecodingRules.build(checkpoint.generation, tokenizer, dims.n_vocab, device)
     contexts = ContextPolicy.of(config, trained_trimmed=checkpoint.traits.trimmed_context)
     setup = DecodeSetup(config, tokenizer, contexts, checkpoint.traits, dims.n_text_ctx)
@@ -177,13 +181,12 @@ def _multiplies_bfloat16() -> bool:
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def _affordable_slots(dims: ModelDims, kv_dtype: torch.dtype, device: torch.device) -> int:
+def _affordable_slots(num_mels: int, bytes_per_slot: int, device: torch.device) -> int:
     """As many as there is memory for, up to what is of use."""
-    bytes_per_slot = slot_bytes(dims, kv_dtype)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         budget = int(free * _GPU_CACHE_SHARE)
-        bytes_per_slot += feature_bytes(dims.n_mels)
+        bytes_per_slot += feature_bytes(num_mels)
     else:
         budget = _CPU_CACHE_BYTES
     return max(_FEWEST_SLOTS, min(_MOST_SLOTS[device.type], budget // bytes_per_slot))

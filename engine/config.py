@@ -12,6 +12,7 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Attention = Literal["auto", "flash", "sdpa", "triton", "eager"]
 Weights = Literal["auto", "int8", "int4"]
 KvDtype = Literal["auto", "float32", "bfloat16", "float16", "fp8"]
+PartialContext = Literal["trimmed", "incremental"]
 Toggle = Literal["auto", "on", "off"]
 
 DEVICES: Final = ("auto", "cpu", "cuda")
@@ -20,6 +21,7 @@ CONTEXTS: Final = ("auto", "full", "trimmed")
 ATTENTIONS: Final = ("auto", "flash", "sdpa", "triton", "eager")
 WEIGHTS: Final = ("auto", "int8", "int4")
 KV_DTYPES: Final = ("auto", "float32", "bfloat16", "float16", "fp8")
+PARTIAL_CONTEXTS: Final = ("trimmed", "incremental")
 TOGGLES: Final = ("auto", "on", "off")
 
 
@@ -54,6 +56,8 @@ class EngineConfig:
     num_slots: int = 0
     threads: int = 0
     context: Context = "auto"
+    # "incremental" encodes only what is new of a growing window; an approximation, for partials.
+    partial_context: PartialContext = "trimmed"
     use_drafts: bool = True  # off only to measure what drafts save
     max_new_tokens: int = 224  # half of the text context, as openai/whisper's `sample_len`
     base_tokens: int = 16  # a short word with its punctuation, and room
@@ -67,6 +71,9 @@ class EngineConfig:
     context_margin: Positions = Positions(128)
     # A checkpoint trained with trimmed contexts needs only that its last word is not at the edge.
     trained_context_margin: Positions = Positions(16)
+    # Encoded again with every extension of a window: 640 ms, in which the ear of the first layers
+    # lies, and whose right-hand side has changed.
+    look_back: Positions = Positions(32)
     first_partial: Samples = samples_from_ms(800)  # shorter windows hold a syllable: pure guess
     commit_guard: Samples = samples_from_ms(300)  # what the last 300 ms say may still change
     # What is said in the last 3 s of a segment waits for its cut: words to find a pause between.
@@ -83,6 +90,7 @@ class EngineConfig:
             ("device", self.device, DEVICES),
             ("dtype", self.dtype, DTYPES),
             ("context", self.context, CONTEXTS),
+            ("partial_context", self.partial_context, PARTIAL_CONTEXTS),
             ("attention", self.attention, ATTENTIONS),
             ("cuda_graphs", self.cuda_graphs, TOGGLES),
             ("weights", self.weights, WEIGHTS),

@@ -34,7 +34,7 @@ CONTEXTS: Final = (Positions(1500), Positions(448))  # 30 s; about 6 s of speech
 
 _TOKENS: Final = 24  # of a row when its timed steps begin: a sentence so far
 _CACHE_SHARE: Final = 0.8  # of the free memory; encodes and graphs take of the rest
-_CPU_CACHE_BYTES: Final = 2 << 30
+_CPU_CACHE_BYTES: Final = 512 << 20
 # Far more than any cache on the chip holds, and as large as a device's products get.
 _COPY_BYTES: Final = {"cuda": 2 << 30, "cpu": 64 << 20}
 _PRODUCT_ORDER: Final = {"cuda": 8192, "cpu": 512}

@@ -1,12 +1,13 @@
 """Every table of a device in one run of limited time: what a machine that is only lent allows.
 
-Decides what comes first and how long it may take. A table that takes less than its share leaves
-the rest to those behind it; what there is no time for is left out, by name. Whatever goes wrong
-with a table costs that one alone, and the file is written after each: a run that is killed keeps
-what it has measured.
+Decides what comes first and how long it may take. Each table has a share of the time that is
+left, so one that takes less leaves more to all behind it, and one that takes more leaves less;
+what there is no time for is left out, by name. Whatever goes wrong with a table costs that one
+alone, and the file is written after each: a run that is killed keeps what it has measured.
 """
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -39,16 +40,22 @@ _SESSION_WARM_UP_S: Final = 3.0
 # Of the time, relative to each other. Two thirds of what tables 1 and 2 take is building engines.
 _SHARES: Final = {"floor": 1.0, "requests": 4.0, "sessions": 4.0, "formats": 2.0, "attention": 5.0}
 
+logger = logging.getLogger(__name__)
+
 Measured = tuple[Sequence[Mapping[str, Any]], Mapping[str, Any]]  # rows, and facts about them
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One table of one model (or of its own models), and its share of the time."""
+    """One table of one model (or of its own models), and its share of the time.
+
+    `whole`: it cannot be ended early, so it is begun only where as long a one would still fit.
+    """
 
     title: str
     share: float
     measure: Callable[[TimeBox], Measured]
+    whole: bool = False
 
 
 def plan(
@@ -79,7 +86,8 @@ def plan(
             "formats": lambda box: formats.measure(name, agreed(), box=box, sizes=sizes, **where),
         }
         return [
-            Part(f"{table}, {name}", _SHARES[table], measure) for table, measure in measures.items()
+            Part(f"{table}, {name}", _SHARES[table], measure, whole=table == "requests")
+            for table, measure in measures.items()
         ]
 
     def of_attention(box: TimeBox) -> Measured:
@@ -107,7 +115,7 @@ def run(
     `facts` are what all of it must be read with. Whether nothing failed; what there was no time
     for is no failure.
     """
-    began = clock()
+    end = clock() + seconds
     tables: list[dict[str, Any]] = []
     left_out: list[str] = []
     failed: list[str] = []
@@ -118,18 +126,20 @@ def run(
         "left_out": left_out,
         "failed": failed,
     }
-    due = began
+    longest_whole = 0.0
     dead = False
-    for part in parts:
-        due += seconds * part.share / sum(it.share for it in parts)
+    for number, part in enumerate(parts):
         started = clock()
-        if started >= due or dead:
+        left = end - started
+        if dead or left <= (longest_whole if part.whole else 0.0):
             reason = "the device has failed" if dead else "no time"
             left_out.append(f"{part.title}: {reason}")
             continue
         try:
-            rows, found = part.measure(TimeBox(due - started, clock))
-        except Exception as exc:  # noqa: BLE001 - the boundary: whatever a device or library says
+            share = part.share / sum(it.share for it in parts[number:])
+            rows, found = part.measure(TimeBox(left * share, clock))
+        except Exception as exc:  # the boundary: whatever a device or a library says
+            logger.error("%s failed", part.title, exc_info=exc)
             failed.append(f"{part.title}: {type(exc).__name__}: {exc}")
             # No kernel can be launched after it.
             dead = isinstance(exc, torch.AcceleratorError | DeviceError)
@@ -139,6 +149,8 @@ def run(
             )
             if rows:
                 report(f"bench {part.title}", rows, found)
+        if part.whole:
+            longest_whole = max(longest_whole, clock() - started)
         if not dead:
             free_memory(device)
         output.write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n")
@@ -184,6 +196,10 @@ def measure_sessions(
     for count in counts:
         if box.admits(f"{count} sessions"):
             rows += sessions.measure(
-                lambda: engine, (count,), seconds, warm_up_s=_SESSION_WARM_UP_S
+                lambda: engine,
+                (count,),
+                seconds,
+                warm_up_s=_SESSION_WARM_UP_S,
+                rehearse=not rows,
             )
     return rows, {"checkpoint": name, "seconds": seconds, "left_out": box.left_out}

@@ -315,12 +315,12 @@ def measure(
     `sustained` is "no". The thread is at work while it computes or waits for the device. Tokens
     are those that were chosen: with `append_only` most of a hypothesis is committed text, which
     is forced, so passes per token are more than without. `audio` [n] is what everybody says, over
-    and over; without it, noise.
+    and over; without it, noise. Without `rehearse` what a device does only the first time is part
+    of the first level's warm-up. The same engine may be measured again.
     """
-    clock = VirtualClock()
-    listener = Listener(clock)
+    listener = Listener(_CLOCK)
     engine = engine_factory()
-    driver = _Driver(engine, Loop(engine, listener, clock), clock, listener)
+    driver = _Driver(engine, Loop(engine, listener, _CLOCK), _CLOCK, listener)
     utterance_ids = map(UtteranceId, count())
     read = _reader(random_audio(20 * SAMPLE_RATE, seed=seed) if audio is None else audio)
 

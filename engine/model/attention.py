@@ -154,16 +154,23 @@ def _store(
     scales[where] = new_scales
 
 
-def store_windows(cache: KeysValues, slots: Sequence[int], keys: Tensor, values: Tensor) -> None:
-    """Keep `keys` and `values` [rows, positions, heads, head_dim] as the first of their slots."""
-    count = keys.shape[1]
+def store_windows(
+    cache: KeysValues,
+    slots: Sequence[int],
+    keys: Tensor,
+    values: Tensor,
+    starts: Sequence[int] | None = None,
+) -> None:
+    """Keep `keys` and `values` [rows, positions, heads, head_dim] of slots, from `starts` or 0."""
     for row, slot in enumerate(slots):
-        _store(cache.keys[slot, :count], _part(cache.key_scales, slot, count), ..., keys[row])
-        _store(cache.values[slot, :count], _part(cache.value_scales, slot, count), ..., values[row])
+        start = starts[row] if starts is not None else 0
+        part = slice(start, start + keys.shape[1])
+        _store(cache.keys[slot, part], _part(cache.key_scales, slot, part), ..., keys[row])
+        _store(cache.values[slot, part], _part(cache.value_scales, slot, part), ..., values[row])
 
 
-def _part(scales: Tensor | None, slot: int, count: int) -> Tensor | None:
-    return None if scales is None else scales[slot, :count]
+def _part(scales: Tensor | None, slot: int, part: slice) -> Tensor | None:
+    return None if scales is None else scales[slot, part]
 
 
 def _row(cache: KeysValues, slot: int, length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

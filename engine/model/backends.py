@@ -17,7 +17,10 @@ from torch import Tensor
 
 from engine.errors import ConfigError
 from engine.kernels import plain_attention
-from engine.model.encoder import Attend, attend_sdpa
+from engine.model.encoder import attend_sdpa
+
+# Attention within windows: queries, keys and values [rows, positions, heads, head_dim].
+AttendWithin = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class SlotAttention(Protocol):
@@ -86,7 +89,7 @@ class AttentionBackend:
     """One way to attend. `encode` is attention within windows, without mask."""
 
     name: str
-    encode: Attend
+    encode: AttendWithin
     slot_attention: SlotAttention
     store: StoreKeysValues
     alignment_weights: AlignmentWeights

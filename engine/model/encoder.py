@@ -5,15 +5,23 @@ an attention are one: `qkv_proj`.
 """
 
 from collections.abc import Callable
+from typing import Final
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.audio.units import FRAMES_PER_POSITION
 from engine.model.dims import ModelDims
 from engine.model.ops import PLAIN, Ops
 
-# Of queries, keys and values [rows, positions, heads, head_dim] to a result of that shape.
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+# Of a layer's number, and queries, keys and values [rows, positions, heads, head_dim], to a result
+# of that shape.
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+
+# Left of where an extension begins: its convolutions see the padding instead of what is there.
+_HALO_POSITIONS: Final = 2
+HALO_FRAMES: Final = FRAMES_PER_POSITION * _HALO_POSITIONS
 
 
 def attend_sdpa(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -22,6 +30,11 @@ def attend_sdpa(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
     )
     return attended.transpose(1, 2)
+
+
+def attend_within(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """The same, in every layer."""
+    return attend_sdpa(query, key, value)
 
 
 class EncoderLayer(nn.Module):
@@ -39,14 +52,14 @@ class EncoderLayer(nn.Module):
         self.fc2 = nn.Linear(dims.n_audio_mlp, state)
 
     def forward(
-        self, hidden: Tensor, update: Tensor | None, attend: Attend, ops: Ops
+        self, number: int, hidden: Tensor, update: Tensor | None, attend: Attend, ops: Ops
     ) -> tuple[Tensor, Tensor]:
         """`hidden` [rows, positions, state] and what is to be added to it, before and after."""
         rows, positions, state = hidden.shape
         hidden, normed = ops.add_norm(hidden, update, self.self_attn_layer_norm)
         qkv: Tensor = self.qkv_proj(normed)
         query, key, value = qkv.view(rows, positions, 3, self.num_heads, -1).unbind(2)
-        attended = attend(query, key, value)
+        attended = attend(number, query, key, value)
         update = self.out_proj(attended.reshape(rows, positions, state))
         hidden, normed = ops.add_norm(hidden, update, self.final_layer_norm)
         return hidden, self.fc2(ops.gelu(normed, self.fc1))
@@ -64,12 +77,29 @@ class AudioEncoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(dims) for _ in range(dims.n_audio_layer))
         self.layer_norm = nn.LayerNorm(state)
 
-    def forward(self, features: Tensor, attend: Attend = attend_sdpa, ops: Ops = PLAIN) -> Tensor:
+    def forward(self, features: Tensor, attend: Attend = attend_within, ops: Ops = PLAIN) -> Tensor:
         """`features` [rows, n_mels, 2 × positions] to [rows, positions, state]."""
+        hidden = self._convolve(features)
+        return self._layers(hidden + self.embed_positions.weight[: hidden.shape[1]], attend, ops)
+
+    def extend(self, features: Tensor, starts: Tensor, attend: Attend, ops: Ops = PLAIN) -> Tensor:
+        """The positions from `starts` [rows] on of windows whose earlier ones are known.
+
+        `features` [rows, n_mels, frames] begin `HALO_FRAMES` frames further left and end with
+        the context. `attend` sees queries, keys and values of these positions alone, and has to
+        know of the others. Returns [rows, positions, state].
+        """
+        hidden = self._convolve(features)[:, _HALO_POSITIONS:]
+        offsets = torch.arange(hidden.shape[1], device=starts.device)
+        return self._layers(hidden + self.embed_positions(starts[:, None] + offsets), attend, ops)
+
+    def _convolve(self, features: Tensor) -> Tensor:
         hidden = F.gelu(self.conv1(features))
-        hidden = F.gelu(self.conv2(hidden)).transpose(1, 2)
-        hidden = (hidden + self.embed_positions.weight[: hidden.shape[1]]).contiguous()
+        return F.gelu(self.conv2(hidden)).transpose(1, 2)
+
+    def _layers(self, hidden: Tensor, attend: Attend, ops: Ops) -> Tensor:
+        hidden = hidden.contiguous()
         update: Tensor | None = None
-        for layer in self.layers:
-            hidden, update = layer(hidden, update, attend, ops)
+        for number, layer in enumerate(self.layers):
+            hidden, update = layer(number, hidden, update, attend, ops)
         return ops.add_norm(hidden, update, self.layer_norm)[1]

@@ -114,19 +114,20 @@ class MelWindow:
             if (first + _BLOCK_FRAMES - 1) * HOP_SAMPLES + _HALF + 1 <= count:
                 self._final_blocks = block + 1
 
-    def features(self, num_frames: int) -> NDArray[np.float32]:
-        """Whisper's input features [num_frames, num_mels], clamped and scaled.
+    def features(self, num_frames: int, first: int = 0) -> NDArray[np.float32]:
+        """Whisper's input features [num_frames - first, num_mels], clamped and scaled.
 
-        Frames behind the audio are silence. The maximum is the whole window's, so a trimmed
-        context holds the same numbers as the full one.
+        They are those of frames `first` to `num_frames`; behind the audio they are silence. The
+        maximum is the whole window's, so a trimmed context holds the same numbers as the full one.
         """
-        valid = min(self._num_frames, num_frames)
+        valid = max(first, min(self._num_frames, num_frames))
         known = self._frames[: self._num_frames]
         silence = np.float32(np.log10(_FLOOR))
         loudest = max(np.float32(known.max()), silence) if self._num_frames else silence
         least = np.float32(loudest - _RANGE)
-        features = np.full((num_frames, known.shape[1]), max(silence, least), dtype=np.float32)
-        np.maximum(known[:valid], least, out=features[:valid])
+        shape = num_frames - first, known.shape[1]
+        features = np.full(shape, max(silence, least), dtype=np.float32)
+        np.maximum(known[first:valid], least, out=features[: valid - first])
         features += np.float32(4.0)
         features /= np.float32(4.0)
         return features

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from engine.audio.units import MAX_WINDOW_POSITIONS
-from engine.scheduling.contexts import CONTEXT_BUCKETS
+from engine.scheduling.contexts import CONTEXT_BUCKETS, EXTENSION_BUCKETS
 
 # Padding costs at most a third beyond eight rows; below, every row more is nearly free.
 BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
@@ -53,10 +53,11 @@ class FeedShape:
 
 @dataclass(frozen=True, slots=True, order=True)
 class EncodeShape:
-    """`rows` windows of `context` positions."""
+    """`rows` windows of `context` positions; `keep`: with the encoder's own keys and values."""
 
     rows: int
     context: int
+    keep: bool = False
 
     @property
     def work(self) -> int:
@@ -64,7 +65,20 @@ class EncodeShape:
         return self.rows * self.context
 
 
-Shape = DecodeShape | FeedShape | EncodeShape
+@dataclass(frozen=True, slots=True, order=True)
+class ExtendShape:
+    """`width` positions of each of `rows` windows."""
+
+    rows: int
+    width: int
+
+    @property
+    def work(self) -> int:
+        """What orders captures."""
+        return self.rows * self.width
+
+
+Shape = DecodeShape | FeedShape | EncodeShape | ExtendShape
 
 
 def fit(count: int, buckets: Sequence[int]) -> int:
@@ -84,13 +98,21 @@ def feed_shape(rows: int, tokens: int, draft: int, context: int) -> FeedShape:
     return FeedShape(fit(rows, BATCH_BUCKETS), width, outs, fit(context, REACH_BUCKETS))
 
 
-def encode_shape(rows: int, context: int) -> EncodeShape:
+def encode_shape(rows: int, context: int, *, keep: bool = False) -> EncodeShape:
     """The same for an encode; contexts are buckets already."""
-    return EncodeShape(fit(rows, BATCH_BUCKETS), context)
+    return EncodeShape(fit(rows, BATCH_BUCKETS), context, keep)
 
 
-def shapes_to_capture(max_batch: int) -> list[Shape]:
-    """Every shape worth a graph for steps of at most `max_batch` rows, the largest first."""
+def extend_shape(rows: int, width: int) -> ExtendShape:
+    """The same for an extension; widths are buckets already."""
+    return ExtendShape(fit(rows, BATCH_BUCKETS), width)
+
+
+def shapes_to_capture(max_batch: int, *, extends: bool = False) -> list[Shape]:
+    """Every shape worth a graph for steps of at most `max_batch` rows, the largest first.
+
+    With `extends` windows are extended: what is encoded trimmed is then kept.
+    """
     batches = [rows for rows in BATCH_BUCKETS if rows <= fit(max_batch, BATCH_BUCKETS)]
     decodes: list[Shape] = [DecodeShape(rows, reach) for rows in batches for reach in REACH_BUCKETS]
     feeds: list[Shape] = [
@@ -102,13 +124,20 @@ def shapes_to_capture(max_batch: int) -> list[Shape]:
         if rows * width <= MOST_FED_TOKENS
     ]
     encodes: list[Shape] = [
-        EncodeShape(rows, context)
+        EncodeShape(rows, context, keep)
         for rows in batches
         for context in CONTEXT_BUCKETS
         if rows * context <= MOST_ENCODED_POSITIONS
+        for keep in ((False, True) if extends else (False,))
+    ]
+    extensions: list[Shape] = [
+        ExtendShape(rows, width)
+        for rows in batches
+        for width in EXTENSION_BUCKETS
+        if extends and rows * width <= MOST_ENCODED_POSITIONS
     ]
     return [
         shape
-        for kind in (encodes, feeds, decodes)
+        for kind in (encodes, extensions, feeds, decodes)
         for shape in sorted(kind, key=lambda it: (it.work, it), reverse=True)
     ]

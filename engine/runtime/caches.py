@@ -24,6 +24,7 @@ class SlotCaches:
     """
 
     layers: tuple[LayerCache, ...]
+    encoder: tuple[KeysValues, ...]  # of each encoder layer; none where windows are not extended
     tokens: Tensor  # [slots, n_text_ctx + padding] int64, everything fed or chosen
     lengths: Tensor  # [slots] int64, valid tokens
     contexts: Tensor  # [slots] int64, encoded positions
@@ -34,13 +35,21 @@ class SlotCaches:
 
     @classmethod
     def allocate(
-        cls, dims: ModelDims, num_slots: int, *, dtype: torch.dtype, device: torch.device
+        cls,
+        dims: ModelDims,
+        num_slots: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        encoder_dtype: torch.dtype | None = None,
     ) -> "SlotCaches":
         """Memory for `num_slots` slots; on a CPU untouched pages cost nothing.
 
-        `dtype` is that of keys and values; float8 gets scales beside it.
+        `dtype` is that of the decoder's keys and values; float8 gets scales beside it. With an
+        `encoder_dtype` there is room for the encoder's too.
         """
         heads, head_dim = dims.n_text_head, dims.n_text_state // dims.n_text_head
+        encoder_head_dim = dims.n_audio_state // dims.n_audio_head
         rows, tokens = num_slots + 1, dims.n_text_ctx + PADDING_TOKENS
 
         def zeros(*shape: int, kind: torch.dtype) -> Tensor:
@@ -72,6 +81,22 @@ class SlotCaches:
                 )
                 for _ in range(dims.n_text_layer)
             ),
+            encoder=tuple(
+                KeysValues(
+                    *(
+                        zeros(
+                            rows,
+                            dims.n_audio_head,
+                            MAX_WINDOW_POSITIONS,
+                            encoder_head_dim,
+                            kind=encoder_dtype,
+                        ).transpose(1, 2)
+                        for _ in range(2)
+                    )
+                )
+                for _ in range(dims.n_audio_layer)
+                if encoder_dtype is not None
+            ),
             tokens=zeros(rows, tokens, kind=torch.int64),
             lengths=torch.ones(rows, dtype=torch.int64, device=device),
             contexts=torch.ones(rows, dtype=torch.int64, device=device),
@@ -87,10 +112,16 @@ class SlotCaches:
         return len(self.lengths) - 1
 
 
-def slot_bytes(dims: ModelDims, dtype: torch.dtype) -> int:
+def slot_bytes(
+    dims: ModelDims, dtype: torch.dtype, encoder_dtype: torch.dtype | None = None
+) -> int:
     """Memory of one slot's keys and values; all else of these caches is a few bytes."""
     positions = dims.n_text_ctx + PADDING_TOKENS + MAX_WINDOW_POSITIONS
     vector = dims.n_text_state * dtype.itemsize
     if dtype is FLOAT8:
         vector += dims.n_text_head * _SCALE_BYTES
-    return dims.n_text_layer * 2 * positions * vector
+    decoder = dims.n_text_layer * 2 * positions * vector
+    if encoder_dtype is None:
+        return decoder
+    encoder_vector = dims.n_audio_state * encoder_dtype.itemsize
+    return decoder + dims.n_audio_layer * 2 * MAX_WINDOW_POSITIONS * encoder_vector

@@ -34,7 +34,11 @@ def build_device_runner(
         model, caches, rules, config.attention, fused=fused, time=cuda_timer, graphs=graphs
     )
     if graphs is not None:
-        capture_all(graphs, shapes_to_capture(config.max_batch), runner.capture)
+        capture_all(
+            graphs,
+            shapes_to_capture(config.max_batch, extends=config.partial_context == "incremental"),
+            runner.capture,
+        )
     return runner
 
 
@@ -63,9 +67,7 @@ def assemble_device_runner(
     log_mel: Any = importlib.import_module(
         "engine.kernels.log_mel" if fused else "engine.kernels.plain_log_mel"
     )
-    features = SlotFeatures(
-        len(caches.lengths), model.dims.n_mels, caches.tokens.device, log_mel
-    )
+    features = SlotFeatures(len(caches.lengths), model.dims.n_mels, caches.tokens.device, log_mel)
     return DeviceRunner(model, caches, programs, features, graphs)
 
 

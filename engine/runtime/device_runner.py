@@ -14,15 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.audio.units import FRAMES_PER_POSITION
+from engine.model.encoder import HALO_FRAMES
 from engine.model.whisper import Whisper
 from engine.runtime.aligning import boundaries_of, look_at
 from engine.runtime.buckets import (
     DecodeShape,
     EncodeShape,
+    ExtendShape,
     FeedShape,
     Shape,
     decode_shape,
     encode_shape,
+    extend_shape,
     feed_shape,
 )
 from engine.runtime.caches import SlotCaches
@@ -35,6 +39,7 @@ from engine.scheduling.steps import (
     DecodeStep,
     EncodeResult,
     EncodeStep,
+    ExtendStep,
     LanguageRow,
     PrefillRow,
     PrefillStep,
@@ -93,6 +98,8 @@ class DeviceRunner:
         match step:
             case EncodeStep():
                 read = self._encode(step)
+            case ExtendStep():
+                read = self._extend(step)
             case PrefillStep() | VerifyStep():
                 read = self._feed(step.rows)
             case DecodeStep():
@@ -102,7 +109,7 @@ class DeviceRunner:
                 looks = look_at(self._model, self._caches, step.rows, contexts)
                 read = partial(boundaries_of, step.rows, looks)
         watch.stop()
-        return _Launched(read, watch, waits=not isinstance(step, EncodeStep))
+        return _Launched(read, watch, waits=not isinstance(step, EncodeStep | ExtendStep))
 
     @torch.inference_mode()
     def capture(self, shape: Shape) -> None:
@@ -115,13 +122,12 @@ class DeviceRunner:
             case FeedShape():
                 inputs = (self._to_device(self._staged(shape)),)
             case EncodeShape():
-                dims = self._model.dims
-                features = torch.zeros(
-                    (shape.rows, dims.n_mels, 2 * shape.context),
-                    dtype=self._dtype,
-                    device=self._device,
-                )
+                features = self._no_features(shape.rows, FRAMES_PER_POSITION * shape.context)
                 inputs = (features, self._scratch_slots(shape.rows))
+            case ExtendShape():
+                frames = HALO_FRAMES + FRAMES_PER_POSITION * shape.width
+                slots = self._scratch_slots(shape.rows)
+                inputs = (self._no_features(shape.rows, frames), slots, torch.zeros_like(slots))
         self._graphs.capture(shape, self._program(shape), inputs)
 
     # Running a program, padded to its shape.
@@ -133,7 +139,9 @@ class DeviceRunner:
             case FeedShape():
                 return partial(self._programs.feed, outs=shape.outs, reach=shape.reach)
             case EncodeShape():
-                return self._programs.encode
+                return partial(self._programs.encode, keep=shape.keep)
+            case ExtendShape():
+                return self._programs.extend
 
     def _run(self, shape: Shape, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         if self._graphs is not None and self._graphs.can_replay(shape):
@@ -141,20 +149,49 @@ class DeviceRunner:
         return self._program(shape)(*inputs)
 
     def _encode(self, step: EncodeStep) -> Callable[[], StepResult]:
-        shape = encode_shape(len(step.rows), step.context)
+        shape = encode_shape(len(step.rows), step.context, keep=step.keep)
         if self._graphs is None or not self._graphs.can_replay(shape):
-            shape = EncodeShape(len(step.rows), step.context)
-        features = self._features.compute(step.rows, 2 * step.context, self._dtype)
+            shape = EncodeShape(len(step.rows), step.context, step.keep)
+        features = self._features.compute(
+            step.rows, FRAMES_PER_POSITION * step.context, self._dtype
+        )
         slots = [row.slot.index for row in step.rows]
         for slot in slots:
             self._contexts[slot] = step.context
-        missing = shape.rows - len(slots)
-        if missing:
-            padding = features.new_zeros((missing, *features.shape[1:]))
-            features = torch.cat((features, padding))
-        self._run(shape, (features, self._slots_on_device(slots, shape.rows)))
+        self._run(shape, (_padded(features, shape.rows), self._slots_on_device(slots, shape.rows)))
         result = EncodeResult(tuple(row.slot for row in step.rows))
         return lambda: result
+
+    def _extend(self, step: ExtendStep) -> Callable[[], StepResult]:
+        shape = extend_shape(len(step.rows), step.width)
+        if self._graphs is None or not self._graphs.can_replay(shape):
+            shape = ExtendShape(len(step.rows), step.width)
+        slots = [row.slot.index for row in step.rows]
+        starts = np.zeros(shape.rows, dtype=np.int64)
+        starts[: len(slots)] = [row.start for row in step.rows]
+        contexts = [row.start + step.width for row in step.rows]
+        for slot, context in zip(slots, contexts, strict=True):
+            self._contexts[slot] = context
+        whole = self._features.compute(step.rows, FRAMES_PER_POSITION * max(contexts), self._dtype)
+        starts_on_device = self._to_device(starts)
+        first = FRAMES_PER_POSITION * starts_on_device[: len(slots)] - HALO_FRAMES
+        offsets = torch.arange(HALO_FRAMES + FRAMES_PER_POSITION * step.width, device=self._device)
+        index = (first[:, None] + offsets)[:, None].expand(-1, whole.shape[1], -1)
+        features = whole.gather(2, index)
+        self._run(
+            shape,
+            (
+                _padded(features, shape.rows),
+                self._slots_on_device(slots, shape.rows),
+                starts_on_device,
+            ),
+        )
+        result = EncodeResult(tuple(row.slot for row in step.rows))
+        return lambda: result
+
+    def _no_features(self, rows: int, frames: int) -> Tensor:
+        shape = rows, self._model.dims.n_mels, frames
+        return torch.zeros(shape, dtype=self._dtype, device=self._device)
 
     def _decode(self, step: DecodeStep) -> Callable[[], StepResult]:
         slots = [slot.index for slot in step.slots]
@@ -245,6 +282,14 @@ class DeviceRunner:
         if self._device.type == "cuda":
             staged = staged.pin_memory()
         return staged.to(self._device, non_blocking=True)
+
+
+def _padded(features: Tensor, rows: int) -> Tensor:
+    """With windows of nothing behind its own, so that there are `rows`."""
+    missing = rows - len(features)
+    if not missing:
+        return features
+    return torch.cat((features, features.new_zeros((missing, *features.shape[1:]))))
 
 
 def _read_feed(

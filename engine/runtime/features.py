@@ -20,7 +20,7 @@ from engine.kernels.plain_log_mel import (
     num_final_blocks,
 )
 from engine.model.mel import mel_filters
-from engine.scheduling.steps import EncodeRow
+from engine.scheduling.steps import EncodeRow, ExtendRow
 
 
 @dataclass(slots=True)
@@ -45,7 +45,9 @@ class SlotFeatures:
         self._tables = MelTables.build(mel_filters(num_mels), device)
         self._slots = [_SlotAudio() for _ in range(num_rows)]
 
-    def compute(self, rows: Sequence[EncodeRow], num_frames: int, dtype: torch.dtype) -> Tensor:
+    def compute(
+        self, rows: Sequence[EncodeRow | ExtendRow], num_frames: int, dtype: torch.dtype
+    ) -> Tensor:
         """Whisper's input features [rows, n_mels, num_frames] of the windows of `rows`.
 
         Sends what the device lacks of their audio and computes what changed.
@@ -88,7 +90,9 @@ class SlotFeatures:
         )
         return features
 
-    def _append(self, rows: Sequence[EncodeRow], known: Sequence[int], layout: Tensor) -> None:
+    def _append(
+        self, rows: Sequence[EncodeRow | ExtendRow], known: Sequence[int], layout: Tensor
+    ) -> None:
         """Send the samples of each row from `known` on."""
         longest = max(len(row.samples) - at for row, at in zip(rows, known, strict=True))
         if longest <= 0:

@@ -8,13 +8,14 @@ slot.
 
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import partial
 
 import torch
 from torch import Tensor
 
+from engine.audio.units import FRAMES_PER_POSITION, MAX_WINDOW_POSITIONS
 from engine.model.attention import KeysValues
 from engine.model.backends import AttentionBackend
+from engine.model.encoder import HALO_FRAMES
 from engine.model.ops import Ops
 from engine.model.padded import Padded
 from engine.model.whisper import Whisper
@@ -66,30 +67,57 @@ class Programs:
         self._ops = ops
         self._choose = choose
 
-    def encode(self, features: Tensor, slots: Tensor) -> tuple[Tensor, ...]:
+    def encode(self, features: Tensor, slots: Tensor, *, keep: bool) -> tuple[Tensor, ...]:
         """Encode `features` [rows, n_mels, frames] and keep what cross-attention needs.
 
-        `slots` [rows] int64. Returns nothing.
+        `slots` [rows] int64; with `keep` what an extension needs is kept too. Returns nothing.
         """
-        encoded = self._model.encoder(features, self._attention.encode.encode, self._ops)
-        self._model.decoder.write_cross(
-            encoded, self._caches.layers, partial(self._store_windows, slots)
-        )
+        backend = self._attention.encode
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            if keep:
+                _store(backend, self._caches.encoder[layer], slots, key, value)
+            return backend.encode(query, key, value)
+
+        encoded = self._model.encoder(features, attend, self._ops)
+        self._write_cross(encoded, slots)
         self._caches.contexts[slots] = encoded.shape[1]
         return ()
 
-    def _store_windows(
-        self, slots: Tensor, cache: KeysValues, keys: Tensor, values: Tensor
-    ) -> None:
-        self._attention.encode.store(
-            keys,
-            values,
-            cache.keys,
-            cache.values,
-            slots,
-            key_scales=cache.key_scales,
-            value_scales=cache.value_scales,
-        )
+    def extend(self, features: Tensor, slots: Tensor, starts: Tensor) -> tuple[Tensor, ...]:
+        """Encode windows anew from `starts` on, against what was kept of the positions before.
+
+        `features` [rows, n_mels, HALO_FRAMES + frames], as `AudioEncoder.extend` takes them;
+        `slots` and `starts` [rows] int64. Returns nothing.
+        """
+        backend = self._attention.prefill  # many queries over slots
+        seen = starts + (features.shape[2] - HALO_FRAMES) // FRAMES_PER_POSITION
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            cache = self._caches.encoder[layer]
+            _store(backend, cache, slots, key, value, starts)
+            return backend.slot_attention(
+                query,
+                cache.keys,
+                cache.values,
+                slots,
+                seen,
+                causal=False,
+                most=MAX_WINDOW_POSITIONS,
+            )
+
+        encoded = self._model.encoder.extend(features, starts, attend, self._ops)
+        self._write_cross(encoded, slots, starts)
+        self._caches.contexts[slots] = seen
+        return ()
+
+    def _write_cross(self, encoded: Tensor, slots: Tensor, starts: Tensor | None = None) -> None:
+        backend = self._attention.encode
+
+        def store(cache: KeysValues, keys: Tensor, values: Tensor) -> None:
+            _store(backend, cache, slots, keys, values, starts)
+
+        self._model.decoder.write_cross(encoded, self._caches.layers, store)
 
     def decode(self, slots: Tensor, *, reach: int) -> tuple[Tensor, ...]:
         """One token for each of `slots` [rows] int64, whose windows are within `reach`.
@@ -196,3 +224,23 @@ class Programs:
         temperatures = staged[:, Column.TEMPERATURE].contiguous().view(torch.float32)
         caches.temperatures[slots] = temperatures
         caches.seeds[slots] = columns[:, Column.SEED]
+
+
+def _store(
+    backend: AttentionBackend,
+    cache: KeysValues,
+    slots: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    starts: Tensor | None = None,
+) -> None:
+    backend.store(
+        keys,
+        values,
+        cache.keys,
+        cache.values,
+        slots,
+        starts=starts,
+        key_scales=cache.key_scales,
+        value_scales=cache.value_scales,
+    )

@@ -7,18 +7,19 @@ the same on a GPU.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from time import perf_counter
 from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.audio.units import MAX_WINDOW_FRAMES
 from engine.decoding.draft import accept
 from engine.model.attention import KeysValues, Packed, store_windows
 from engine.model.decoder import Decoded
+from engine.model.encoder import HALO_FRAMES, attend_sdpa
 from engine.model.mel import LogMel, MelWindow
 from engine.model.whisper import Whisper
 from engine.runtime.aligning import boundaries_of, by_row, look_at
@@ -31,7 +32,10 @@ from engine.scheduling.steps import (
     AlignStep,
     DecodeStep,
     EncodeResult,
+    EncodeRow,
     EncodeStep,
+    ExtendRow,
+    ExtendStep,
     LanguageRow,
     PrefillRow,
     PrefillStep,
@@ -103,11 +107,13 @@ class Runner:
     def run(self, step: Step) -> StepResult:
         """The result of one step."""
         torch.set_num_threads(
-            self._threads if isinstance(step, EncodeStep) else self._decoder_threads
+            self._threads if isinstance(step, EncodeStep | ExtendStep) else self._decoder_threads
         )
         match step:
             case EncodeStep():
                 return self._encode(step)
+            case ExtendStep():
+                return self._extend(step)
             case PrefillStep():
                 return self._prefill(step)
             case VerifyStep():
@@ -118,24 +124,67 @@ class Runner:
                 return self._align(step)
 
     def _encode(self, step: EncodeStep) -> EncodeResult:
-        features = np.empty(
-            (len(step.rows), 2 * step.context, self._model.dims.n_mels), dtype=np.float32
-        )
-        for row, target in zip(step.rows, features, strict=True):
-            state = self._slots[row.slot.index]
-            if state.generation != row.slot.generation:
-                state.mel.restart()
-                state.generation = row.slot.generation
-            state.mel.update(row.samples)
-            target[:] = state.mel.features(2 * step.context)
-            state.context = step.context
-        staged = torch.from_numpy(features).to(self._device, self._dtype)
-        encoded = self._model.encoder(staged.transpose(1, 2))
+        num_frames = 2 * step.context
+        features = np.stack([self._mel(row).features(num_frames) for row in step.rows])
         slots = [row.slot.index for row in step.rows]
-        self._model.decoder.write_cross(
-            encoded, self._caches.layers, partial(_store_windows, slots)
-        )
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            if step.keep:
+                store_windows(self._caches.encoder[layer], slots, key, value)
+            return attend_sdpa(query, key, value)
+
+        encoded = self._model.encoder(self._staged(features), attend)
+        self._write_cross(encoded, slots, [0] * len(slots))
         return EncodeResult(tuple(row.slot for row in step.rows))
+
+    def _extend(self, step: ExtendStep) -> EncodeResult:
+        starts = [row.start for row in step.rows]
+        features = np.stack(
+            [
+                self._mel(row).features(2 * (row.start + step.width), 2 * row.start - HALO_FRAMES)
+                for row in step.rows
+            ]
+        )
+        slots = [row.slot.index for row in step.rows]
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            cache = self._caches.encoder[layer]
+            store_windows(cache, slots, key, value, starts)
+            attended = []
+            for row, (slot, start) in enumerate(zip(slots, starts, strict=True)):
+                end = start + step.width
+                keys, values = cache.keys[slot, :end], cache.values[slot, :end]
+                attended.append(attend_sdpa(query[row][None], keys[None], values[None]))
+            return torch.cat(attended)
+
+        encoded = self._model.encoder.extend(
+            self._staged(features), torch.tensor(starts, device=self._device), attend
+        )
+        self._write_cross(encoded, slots, starts)
+        return EncodeResult(tuple(row.slot for row in step.rows))
+
+    def _mel(self, row: EncodeRow | ExtendRow) -> MelWindow:
+        """The mel frames of a row's slot, brought up to its samples."""
+        state = self._slots[row.slot.index]
+        if state.generation != row.slot.generation:
+            state.mel.restart()
+            state.generation = row.slot.generation
+        state.mel.update(row.samples)
+        return state.mel
+
+    def _staged(self, features: NDArray[np.float32]) -> Tensor:
+        """[rows, frames, n_mels] as the encoder's input."""
+        return torch.from_numpy(features).to(self._device, self._dtype).transpose(1, 2)
+
+    def _write_cross(self, encoded: Tensor, slots: Sequence[int], starts: Sequence[int]) -> None:
+        """Keep what cross-attention needs of `encoded`, which begins at `starts`."""
+
+        def store(cache: KeysValues, keys: Tensor, values: Tensor) -> None:
+            store_windows(cache, slots, keys, values, starts)
+
+        self._model.decoder.write_cross(encoded, self._caches.layers, store)
+        for slot, start in zip(slots, starts, strict=True):
+            self._slots[slot].context = start + encoded.shape[1]
 
     def _prefill(self, step: PrefillStep) -> TokensResult:
         feeds = [_Feed(row.slot, 0, row.tokens, 0) for row in step.rows]
@@ -288,10 +337,6 @@ class Runner:
             timestamps=any(sampling.timestamps for sampling in samplings),
             drawn=any(sampling.temperature > 0.0 for sampling in samplings),
         )
-
-
-def _store_windows(slots: Sequence[int], cache: KeysValues, keys: Tensor, values: Tensor) -> None:
-    store_windows(cache, slots, keys, values)
 
 
 def _most_likely_language(row: PrefillRow, logits: Tensor) -> LanguageRow:

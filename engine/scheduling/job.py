@@ -62,7 +62,8 @@ class Job:
 
     `forced` is fed before anything is chosen: prompt, `sot` sequence, stable prefix. `tokens`
     is the hypothesis so far and begins with the stable prefix. `hypothesis` and `verdict` are
-    what the attempts came to.
+    what the attempts came to. `resumes`: what the slot holds of the tokens before the last
+    stable one is used again.
     """
 
     kind: Kind
@@ -83,6 +84,7 @@ class Job:
     complete: bool = False
     looped: bool = False
     fed: bool = False
+    resumes: bool = False
     num_stable: int = 0
     candidates: list[tuple[Hypothesis, bool]] = field(default_factory=list)
     hypothesis: Hypothesis | None = None
@@ -123,8 +125,12 @@ class Job:
         previous: tuple[int, ...],
         timestamps: bool,
         limits: Limits,
+        fed: tuple[int, ...] = (),
     ) -> None:
-        """Start the current attempt, its encode done; `previous` is where drafts come from."""
+        """Start the current attempt, its encode done; `previous` is where drafts come from.
+
+        `fed` are the tokens that the slot holds from an earlier decode and that may stay.
+        """
         self.sot_index = len(prompt)
         begin = len(prompt) + len(sot_sequence)
         self.forced = prompt + sot_sequence + tuple(token.id for token in stable)
@@ -139,13 +145,15 @@ class Job:
         self.previous = previous if self.current.temperature == 0.0 else ()
         self.phase = Phase.FEED
         self._propose()
+        held = bool(stable) and fed[: len(self.forced)] == self.forced
+        self.resumes = held and bool(self.draft)
 
     def feed_row(self, slot: SlotHandle) -> PrefillRow | VerifyRow:
         """The pass over more than one token that this job needs: the forced ones, or a draft."""
         if not self.draft:
             return PrefillRow(slot, self.forced, self.sot_index, self.sampling)
         start, tokens = 0, self.forced
-        if self.fed:
+        if self.fed or self.resumes:
             start, tokens = self.sampling.begin + len(self.tokens) - 1, (self.tokens[-1].id,)
         return VerifyRow(slot, start, tokens, self.draft, self.sot_index, self.sampling)
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-from engine.audio.units import SAMPLE_RATE, Samples, seconds_from_samples
+from engine.audio.units import SAMPLE_RATE, Positions, Samples, seconds_from_samples
 from engine.decoding.draft import accept
 from engine.errors import ConfigError, StepError
 from engine.events import (
@@ -50,6 +50,8 @@ from engine.scheduling.steps import (
     EncodeResult,
     EncodeRow,
     EncodeStep,
+    ExtendRow,
+    ExtendStep,
     LanguageRow,
     PrefillRow,
     PrefillStep,
@@ -195,8 +197,11 @@ class Scheduler:
         Every row alike.
         """
         launch = self._uncharged.popleft()
-        if isinstance(launch.step, EncodeStep):
-            self._slices.observe(launch.step.context, len(launch.step.rows), elapsed_s)
+        match launch.step:
+            case EncodeStep(rows, width) | ExtendStep(rows, width):
+                self._slices.observe(width, len(rows), elapsed_s)
+            case _:
+                pass
         for kind in launch.kinds:
             share = elapsed_s / len(launch.kinds)
             if kind is Kind.PARTIAL:
@@ -280,35 +285,45 @@ class Scheduler:
             return PrefillRow(_slot(utterance), sot, 0, job.sampling, candidates)
         return job.feed_row(_slot(utterance))
 
-    def _encode_step(self, again: Iterable[Utterance], rank: int) -> EncodeStep | None:
-        """One slice of encoding: rows of one context, the longest waiting first."""
+    def _encode_step(self, again: Iterable[Utterance], rank: int) -> Step | None:
+        """One slice of encoding: rows of one shape, the longest waiting first."""
         waiting = [
             (self._utterances[utterance_id], kind)
             for utterance_id, (kind, _) in self._waiting.items()
             if _RANK_OF[kind] == rank
         ]
         planned = [(it, _job(it)) for it in again] + [(it, it.plan(kind)) for it, kind in waiting]
-        rows: list[EncodeRow] = []
-        context, most = None, 1
+        rows: list[EncodeRow | ExtendRow] = []
+        shape: tuple[bool, Positions, bool] | None = None
+        most = 1
         for utterance, job in planned:
-            positions = self._setup.contexts.positions(job.num_samples, trimmed=job.current.trimmed)
-            if context is None:
-                most = self._slices.rows(positions)
-            elif positions != context:
+            encoding = utterance.encoding_of(job)
+            wanted = encoding.start > 0, encoding.width, utterance.keeps(job)
+            if shape not in (None, wanted):
                 continue
             slot = utterance.slot or self._take_slot(utterance)
             if slot is None:
                 continue  # every slot is at work
-            context = positions
+            if shape is None:
+                shape, most = wanted, self._slices.rows(encoding.width)
             utterance.job = job
             if job.kind is Kind.PARTIAL:
-                self._load.begin_partial(positions)
+                self._load.begin_partial(encoding.width)
             if (waited := self._waiting.pop(utterance.id, None)) is not None:
                 self._metrics.record_wait(job.kind.name.lower(), self._now - waited[1])
-            rows.append(EncodeRow(slot, utterance.samples_of(job)))
+            samples = utterance.samples_of(job)
+            if encoding.start > 0:
+                rows.append(ExtendRow(slot, samples, encoding.start))
+            else:
+                rows.append(EncodeRow(slot, samples))
             if len(rows) == most:
                 break
-        return None if context is None else EncodeStep(tuple(rows), context)
+        if shape is None:
+            return None
+        extends, width, keep = shape
+        if extends:
+            return ExtendStep(tuple(row for row in rows if isinstance(row, ExtendRow)), width)
+        return EncodeStep(tuple(row for row in rows if isinstance(row, EncodeRow)), width, keep)
 
     def _take_slot(self, utterance: Utterance) -> SlotHandle | None:
         """A free slot, or that of whoever has rested longest."""
@@ -405,7 +420,7 @@ class Scheduler:
         if utterance.slot is not None:
             del self._holders[utterance.slot]
             self._pool.release(utterance.slot)
-            utterance.slot = None
+            utterance.release_slot()
 
 
 _FEEDING = frozenset({Phase.DETECT, Phase.FEED, Phase.ALIGN})

@@ -39,10 +39,31 @@ class EncodeRow:
 
 @dataclass(frozen=True, slots=True)
 class EncodeStep:
-    """All rows at one context, in positions."""
+    """All rows at one context, in positions.
+
+    With `keep` the encoder's own keys and values are kept too, for an extension.
+    """
 
     rows: tuple[EncodeRow, ...]
     context: Positions
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ExtendRow:
+    """Encode the window `samples` [n] of a slot anew from position `start` on."""
+
+    slot: SlotHandle
+    samples: NDArray[np.float32]
+    start: Positions
+
+
+@dataclass(frozen=True, slots=True)
+class ExtendStep:
+    """Encode `width` positions of each row, against what was kept of those before."""
+
+    rows: tuple[ExtendRow, ...]
+    width: Positions
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +93,7 @@ class VerifyRow:
     """Feed `tokens` from position `start`, then `draft`; accept what greedy would have chosen.
 
     At `start` 0 it is a prefill with a draft; further on `tokens` is the last chosen token,
-    which has not been fed yet.
+    which has not been fed yet, or one that is fed again because what stands before it may stay.
     """
 
     slot: SlotHandle
@@ -114,7 +135,7 @@ class AlignStep:
     rows: tuple[AlignRow, ...]
 
 
-Step = EncodeStep | PrefillStep | VerifyStep | DecodeStep | AlignStep
+Step = EncodeStep | ExtendStep | PrefillStep | VerifyStep | DecodeStep | AlignStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +210,12 @@ def halve(step: Step) -> tuple[Step, Step] | None:
             return DecodeStep(step.slots[:half]), DecodeStep(step.slots[half:])
         case EncodeStep():
             return (
-                EncodeStep(step.rows[:half], step.context),
-                EncodeStep(step.rows[half:], step.context),
+                EncodeStep(step.rows[:half], step.context, step.keep),
+                EncodeStep(step.rows[half:], step.context, step.keep),
+            )
+        case ExtendStep():
+            return ExtendStep(step.rows[:half], step.width), ExtendStep(
+                step.rows[half:], step.width
             )
         case PrefillStep():
             return PrefillStep(step.rows[:half]), PrefillStep(step.rows[half:])

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.audio.units import Samples, positions_covering, seconds_from_samples
+from engine.audio.units import Positions, Samples, positions_covering, seconds_from_samples
 from engine.audio.window import Window
 from engine.config import EngineConfig
 from engine.decoding.cut import TimedWord, choose_cut
@@ -31,7 +31,7 @@ from engine.events import (
     UtteranceFinished,
     Word,
 )
-from engine.scheduling.contexts import ContextPolicy
+from engine.scheduling.contexts import ContextPolicy, Encoding
 from engine.scheduling.job import Attempt, Job, Kind, Limits, Phase, require_finite
 from engine.scheduling.slots import SlotHandle
 from engine.scheduling.steps import AlignRow
@@ -104,6 +104,18 @@ class Utterance:
         self._previous = previous
         self._covered = Samples(0)
         self._early: SegmentClosed | None = None
+        self._forget()
+
+    def release_slot(self) -> None:
+        """The slot is somebody else's now, with all that it held."""
+        self.slot = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """Nothing in the slot is of use to the next decode."""
+        self._kept = Positions(0)  # encoder positions kept there
+        self._fed: tuple[int, ...] = ()  # tokens fed there
+        self._no_speech_prob = 0.0
 
     # What comes in.
 
@@ -156,9 +168,22 @@ class Utterance:
 
     @property
     def num_positions(self) -> int:
-        """Encoder positions of a partial over all of its window."""
+        """Encoder positions that a partial over all of its window computes."""
         trimmed = self._setup.contexts.is_trimmed(self.options.context, final=False)
-        return self._setup.contexts.positions(self._window.num_samples, trimmed=trimmed)
+        return self._setup.contexts.encoding(
+            self._window.num_samples, trimmed=trimmed, kept=self._kept
+        ).width
+
+    def encoding_of(self, job: Job) -> Encoding:
+        """What is encoded for `job`; only partials are extended."""
+        kept = self._kept if job.kind is Kind.PARTIAL else Positions(0)
+        return self._setup.contexts.encoding(
+            job.num_samples, trimmed=job.current.trimmed, kept=kept
+        )
+
+    def keeps(self, job: Job) -> bool:
+        """Whether what `job` encodes is worth keeping for an extension."""
+        return self._setup.contexts.look_back is not None and job.current.trimmed
 
     def _partial_is_due(self) -> bool:
         """Whether the grid has gone on; but for a segment's first, by about the interval in force.
@@ -214,7 +239,10 @@ class Utterance:
 
     def encoded(self) -> None:
         """The window is encoded: detect the language where it is open, else decode."""
+        if self.keeps(self._live):
+            self._kept = positions_covering(self._live.num_samples)
         if self._language is None:
+            self._fed = ()  # detecting feeds `sot` in their place
             self._live.phase = Phase.DETECT
         else:
             self._begin_decode()
@@ -260,12 +288,18 @@ class Utterance:
             limits=Limits(
                 min(config.max_new_tokens, room, budget), tokenizer.eot, config.repetition_guard
             ),
+            fed=self._fed if job.kind is Kind.PARTIAL else (),
         )
+        if job.resumes:
+            job.no_speech_prob = self._no_speech_prob
 
     def decoded(self) -> list[EngineEvent]:
         """The live job has all its tokens: publish, try again, or align them first."""
         job = self._live
         hypothesis = job.result()
+        if self.keeps(job):
+            self._fed = job.forced + hypothesis.ids[job.num_stable :]
+            self._no_speech_prob = hypothesis.no_speech_prob
         verdict = judge(
             hypothesis, self._text(hypothesis.ids), self._setup.config.thresholds, looped=job.looped
         )
@@ -284,6 +318,7 @@ class Utterance:
         job.hypothesis, job.verdict = hypothesis, verdict
         if self._must_align(job.kind, hypothesis):
             job.phase = Phase.ALIGN
+            self._fed = ()
             return []
         return self._conclude(hypothesis, ())
 

@@ -20,7 +20,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import product
+from itertools import count, product
 from typing import Any, Final
 from unittest import mock
 
@@ -110,17 +110,21 @@ class Call:
     make: Callable[[], object]
 
 
+_NUMBERS: Final = count()
+
+
 class _AbsentDevice:
     """As much of a driver as Triton asks while it compiles."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
+        self._number = next(_NUMBERS)  # by which Triton remembers what it has compiled
 
     def get_current_target(self) -> GPUTarget:
         return GPUTarget("cuda", self._target.capability, 32)
 
     def get_current_device(self) -> int:
-        return 0
+        return self._number
 
     def get_current_stream(self, device: int) -> int:
         return 0

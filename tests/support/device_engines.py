@@ -52,7 +52,11 @@ def device_engine(
     checkpoint = load_checkpoint(path)
     model = Whisper.from_checkpoint(checkpoint, dtype=dtype, device=CPU)
     caches = SlotCaches.allocate(
-        checkpoint.dims, config.num_slots, dtype=kv_dtype or dtype, device=CPU
+        checkpoint.dims,
+        config.num_slots,
+        dtype=kv_dtype or dtype,
+        device=CPU,
+        encoder_dtype=dtype if config.partial_context == "incremental" else None,
     )
     rules = DecodingRules.build(
         checkpoint.generation, checkpoint.tokenizer, checkpoint.dims.n_vocab, CPU

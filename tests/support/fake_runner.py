@@ -9,7 +9,7 @@ of acceptance, and checks that every step keeps what `engine.scheduling.steps` p
 from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import pairwise
 from math import nan
@@ -50,6 +50,7 @@ from engine.scheduling.steps import (
     DecodeStep,
     EncodeResult,
     EncodeStep,
+    ExtendStep,
     LanguageRow,
     PrefillRow,
     PrefillStep,
@@ -144,6 +145,7 @@ class _Slot:
     runs: tuple[_Run, ...] = ()
     sampling: Sampling | None = None
     tokens: list[int] = field(default_factory=list)
+    is_fresh: bool = False  # encoded, and nothing fed since
 
 
 class FakeRunner:
@@ -183,6 +185,8 @@ class FakeRunner:
         match step:
             case EncodeStep():
                 return self._encode(step)
+            case ExtendStep():
+                return self._extend(step)
             case PrefillStep() | VerifyStep():
                 return TokensResult(tuple(self._feed(row) for row in step.rows))
             case DecodeStep():
@@ -195,13 +199,29 @@ class FakeRunner:
             state = self._slots[row.slot.index]
             if state.generation != row.slot.generation:
                 assert row.slot.generation > state.generation, "a slot of the past"
-                state.samples = silence(0)
+                state = _Slot()
             kept = len(state.samples)
             assert np.array_equal(row.samples[:kept], state.samples), "not the window it was"
             assert step.context >= positions_covering(len(row.samples)), "more audio than context"
-            self._slots[row.slot.index] = _Slot(
-                row.slot.generation, row.samples.copy(), _runs(row.samples)
+            self._slots[row.slot.index] = replace(
+                state,
+                generation=row.slot.generation,
+                samples=row.samples.copy(),
+                runs=_runs(row.samples),
+                is_fresh=True,
             )
+        return EncodeResult(tuple(row.slot for row in step.rows))
+
+    def _extend(self, step: ExtendStep) -> EncodeResult:
+        """What a slot heard before stays as it was heard; only what lies behind `start` is new."""
+        for row in step.rows:
+            state = self._state(row.slot)
+            kept = len(state.samples)
+            assert np.array_equal(row.samples[:kept], state.samples), "not the window it was"
+            assert 0 < row.start <= positions_covering(kept), "what lies between was never encoded"
+            assert row.start + step.width >= positions_covering(len(row.samples))
+            state.samples, state.runs = row.samples.copy(), _runs(row.samples)
+            state.is_fresh = True
         return EncodeResult(tuple(row.slot for row in step.rows))
 
     def _state(self, slot: SlotHandle) -> _Slot:
@@ -220,6 +240,12 @@ class FakeRunner:
             assert len(row.tokens) >= row.sampling.begin
             state.tokens, state.sampling = list(row.tokens), row.sampling
         else:
+            if state.is_fresh:  # what was fed before `start` stays, the rest is fed anew
+                assert _start(row) < len(state.tokens), "not within what was fed"
+                del state.tokens[_start(row) + 1 :]
+                state.sampling = row.sampling
+        state.is_fresh = False
+        if _start(row) > 0:
             assert _start(row) == len(state.tokens) - 1, "not behind what was fed"
             assert row.tokens == (state.tokens[-1],)
             assert row.sampling == state.sampling

@@ -74,10 +74,10 @@ def test_every_table_is_printed_and_all_of_them_are_the_last_line_and_the_file(
         assert any(title in line for line in above)
 
 
-def test_a_table_gets_what_those_before_it_left(tmp_path: Path) -> None:
+def test_a_table_gets_a_share_of_what_those_before_it_left(tmp_path: Path) -> None:
     clock = Clock()
-    # 40 s in all, 10 for each: the first one leaves 8 of them to the second, which needs 16.
-    tables = [Table(clock, seconds) for seconds in (2.0, 16.0, 2.0, 2.0)]
+    # 40 s in all, 10 for each; of the 8 that the first one leaves, a third is the second's.
+    tables = [Table(clock, seconds) for seconds in (2.0, 12.0, 2.0, 2.0)]
     parts = [Part(str(number), 5.0, table) for number, table in enumerate(tables)]
     assert run(parts, FACTS, tmp_path / "out.json", seconds=40.0, device=CPU, clock=clock)
     assert [table.admitted for table in tables] == [[True, True]] * 4
@@ -87,13 +87,25 @@ def test_what_there_is_no_time_for_is_left_out_and_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = Clock()
-    tables = [Table(clock, seconds) for seconds in (25.0, 1.0, 6.0)]
+    tables = [Table(clock, seconds) for seconds in (25.0, 6.0, 6.0)]
     parts = [Part(name, 1.0, table) for name, table in zip("abc", tables, strict=True)]
     assert run(parts, FACTS, tmp_path / "out.json", seconds=30.0, device=CPU, clock=clock)
-    # The first one may not begin its second row, and even so took the time of the second table.
-    assert [table.admitted for table in tables] == [[True, False], [], [True, False]]
+    assert [table.admitted for table in tables] == [[True, False], [True, False], []]
+    assert written(tmp_path / "out.json")["left_out"] == ["c: no time"]
+    assert "left out: c: no time" in capsys.readouterr().out
+
+
+def test_a_whole_table_begins_only_where_one_as_long_would_fit(tmp_path: Path) -> None:
+    clock = Clock()
+    tables = [Table(clock, 6.0), Table(clock, 1.0), Table(clock, 1.0)]
+    wholes = (True, True, False)
+    parts = [
+        Part(name, 1.0, table, whole=whole)
+        for name, table, whole in zip("abc", tables, wholes, strict=True)
+    ]
+    assert run(parts, FACTS, tmp_path / "out.json", seconds=10.0, device=CPU, clock=clock)
+    assert [len(table.admitted) for table in tables] == [2, 0, 2]
     assert written(tmp_path / "out.json")["left_out"] == ["b: no time"]
-    assert "left out: b: no time" in capsys.readouterr().out
 
 
 def test_a_table_that_fails_costs_itself_alone(
@@ -132,6 +144,10 @@ def test_the_first_model_comes_first_and_attention_before_the_second() -> None:
         *(f"{table}, large-v3" for table in tables),
     ]
     assert all(part.share > 0.0 for part in parts)
+    assert {part.title for part in parts if part.whole} == {
+        "requests, large-v3-turbo",
+        "requests, large-v3",
+    }
 
 
 def test_requests_are_measured_whole_or_not_at_all() -> None:

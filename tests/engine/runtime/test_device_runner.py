@@ -3,7 +3,7 @@
 The other one's tokens are `transformers`' (test_runner.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from math import inf
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from engine.assembly import Engine
-from engine.audio.units import MAX_WINDOW_SAMPLES, Positions, Samples
-from engine.config import QualityThresholds
+from engine.audio.units import MAX_WINDOW_SAMPLES, SAMPLE_RATE, Positions, Samples
+from engine.config import EngineConfig, QualityThresholds
 from engine.events import (
     AppendAudio,
     FinishUtterance,
@@ -36,6 +36,8 @@ from engine.scheduling.steps import (
     DecodeStep,
     EncodeRow,
     EncodeStep,
+    ExtendRow,
+    ExtendStep,
     PrefillRow,
     PrefillStep,
     Sampling,
@@ -128,12 +130,12 @@ def test_interpreted_kernels_say_the_same(tmp_path: Path) -> None:
     assert engine.metrics.steps["DecodeStep"].rows > 2
 
 
-def grow(engine: Engine, steps: int = 12) -> list[str]:
+def grow(engine: Engine, *, append_only: bool = False) -> list[str]:
     """What is said while a window grows, drafts verified, and in the end."""
-    options = replace(OPTIONS, interim_results=True, context="trimmed")
+    options = replace(OPTIONS, interim_results=True, context="trimmed", append_only=append_only)
     driver = Driver(engine)
     driver.send(OpenUtterance(UtteranceId(1), Samples(0), options))
-    for audio in np.array_split(audios()[1], steps):
+    for audio in np.array_split(audios()[1], 12):
         driver.send(AppendAudio(UtteranceId(1), audio))
     driver.send(FinishUtterance(UtteranceId(1)))
     assert engine.metrics.accepted > 0
@@ -186,6 +188,74 @@ def test_rows_of_steps_are_those_of_the_runner_that_packs(base: Path, temperatur
         assert row.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
         assert row.no_speech_prob == pytest.approx(expected.no_speech_prob, abs=1e-5)
     assert any(row.positions for row in found)
+
+
+# Extensions.
+
+INCREMENTAL = replace(GREEDY, partial_context="incremental", look_back=Positions(16))
+
+
+def cross_of(runner: object, slot: int, context: int) -> Tensor:
+    """What cross-attention would see of a slot, all layers."""
+    layers = runner._caches.layers  # type: ignore[attr-defined]
+    return torch.stack(
+        [
+            cache[slot, :context]
+            for layer in layers
+            for cache in (layer.cross_attn.keys, layer.cross_attn.values)
+        ]
+    )
+
+
+@pytest.mark.parametrize("engine_of", [load_engine, device_engine])
+def test_encoding_the_end_of_a_window_again_changes_nothing(
+    base: Path, engine_of: Callable[[Path, EngineConfig], Engine]
+) -> None:
+    """Against keys and values of the same window an extension is exact."""
+    runner = engine_of(base, INCREMENTAL).runner
+    slots = [SlotHandle(4, 1), SlotHandle(1, 1)]
+    windows = [audios()[1], audios()[3]]
+    encoded = tuple(EncodeRow(slot, it) for slot, it in zip(slots, windows, strict=True))
+    runner.launch(EncodeStep(encoded, Positions(512), keep=True)).result()
+    before = [cross_of(runner, slot.index, 512).clone() for slot in slots]
+    starts = (Positions(512 - 128), Positions(512 - 128))
+    rows = zip(slots, windows, starts, strict=True)
+    runner.launch(ExtendStep(tuple(ExtendRow(*row) for row in rows), Positions(128))).result()
+    after = [cross_of(runner, slot.index, 512) for slot in slots]
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
+
+
+def test_rows_are_extended_from_places_of_their_own(base: Path) -> None:
+    """And what a window's extension says is what packed rows say."""
+    slots = [SlotHandle(4, 1), SlotHandle(1, 1)]
+    windows = [audios()[1], audios()[3]]
+    crosses = []
+    for engine in (load_engine(base, INCREMENTAL), device_engine(base, INCREMENTAL)):
+        early = tuple(
+            EncodeRow(slot, it[: 4 * SAMPLE_RATE]) for slot, it in zip(slots, windows, strict=True)
+        )
+        engine.runner.launch(EncodeStep(early, Positions(256), keep=True)).result()
+        starts = (Positions(180), Positions(150))
+        rows = tuple(
+            ExtendRow(slot, it[: 5 * SAMPLE_RATE], start)
+            for slot, it, start in zip(slots, windows, starts, strict=True)
+        )
+        engine.runner.launch(ExtendStep(rows, Positions(128))).result()
+        crosses.append(
+            [
+                cross_of(engine.runner, slot.index, start + 128).clone()
+                for slot, start in zip(slots, starts, strict=True)
+            ]
+        )
+        assert crosses[-1][0].abs().sum() > 0
+    torch.testing.assert_close(crosses[1], crosses[0], rtol=1e-4, atol=1e-4)
+
+
+def test_extended_windows_say_on_the_device_what_they_say_packed(base: Path) -> None:
+    on_host = grow(load_engine(base, INCREMENTAL), append_only=True)
+    engine = device_engine(base, INCREMENTAL)
+    assert grow(engine, append_only=True) == on_host
+    assert engine.metrics.steps["ExtendStep"].count > 3
 
 
 # Graphs.

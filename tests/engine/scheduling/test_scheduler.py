@@ -21,6 +21,7 @@ from engine.events import (
 from engine.scheduling.steps import (
     DecodeStep,
     EncodeStep,
+    ExtendStep,
     PrefillStep,
     Step,
     VerifyStep,
@@ -63,6 +64,56 @@ def encodes(rig: Rig) -> list[EncodeStep]:
 def run(rig: Rig, count: int) -> list[Step]:
     steps = [rig.step() for _ in range(count)]
     return [step for step in steps if step is not None]
+
+
+# Windows that are extended.
+
+
+def test_partials_of_a_growing_window_encode_only_what_is_new() -> None:
+    rig = started(partial_context="incremental", look_back=Positions(8))
+    rig.open()
+    samples = say(*WORDS[:20])
+    for start in range(0, len(samples), 3200):
+        rig.append(samples[start : start + 3200])
+        rig.settle()
+    rig.finish()
+    rig.settle()
+    extensions = [step for step in rig.runner.steps if isinstance(step, ExtendStep)]
+    assert len(extensions) > 5
+    assert {step.width for step in extensions} == {64}
+    starts = [step.rows[0].start for step in extensions]
+    assert starts == sorted(starts)
+    assert all(step.keep for step in encodes(rig))
+    assert rig.runner.steps[-1] is not extensions[-1]
+    assert len(encodes(rig)[-1].rows[0].samples) == len(samples)  # the final is encoded whole
+    assert rig.text() == " ".join(WORDS[:20])
+
+
+def test_stable_tokens_are_not_fed_again_where_a_window_is_extended() -> None:
+    rig = started(partial_context="incremental", look_back=Positions(8))
+    rig.open()
+    samples = say(*WORDS[:20])
+    for start in range(0, len(samples), 3200):
+        rig.append(samples[start : start + 3200])
+        rig.settle()
+    rows = [row for step in rig.runner.steps if isinstance(step, VerifyStep) for row in step.rows]
+    resumed = [row for row in rows if row.start > 0]
+    assert len(resumed) > 5
+    stable = rig.partials()[-1].stable_text.split()
+    assert len(stable) > 10
+    assert max(row.start for row in resumed) >= len(stable)
+    assert stable == list(WORDS[: len(stable)])
+
+
+def test_a_window_whose_slot_was_taken_is_encoded_whole_again() -> None:
+    rig = started(partial_context="incremental", look_back=Positions(8), num_slots=1)
+    for number in (1, 2):
+        rig.open(number)
+    for _ in range(6):
+        for number in (1, 2):
+            rig.append(say(*WORDS[:4]), number)
+            rig.settle()
+    assert not any(isinstance(step, ExtendStep) for step in rig.runner.steps)
 
 
 # The order of steps.
@@ -489,6 +540,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         drafts=st.booleans(),
         batch=st.integers(1, 4),
         run_ahead=st.integers(0, 1),
+        partial_context=st.sampled_from(["trimmed", "incremental"]),
         options=st.lists(OPTIONS, min_size=2, max_size=4),
     )
     def begin(
@@ -497,6 +549,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         drafts: bool,
         batch: int,
         run_ahead: int,
+        partial_context: str,
         options: list[dict[str, Any]],
     ) -> None:
         self.rig = Rig(
@@ -505,6 +558,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             use_drafts=drafts,
             max_batch=batch,
             run_ahead=run_ahead,
+            partial_context=partial_context,
+            look_back=Positions(8),
             encode_slice=Positions(256),
         )
         self.talking: list[int] = []
