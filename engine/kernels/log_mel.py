@@ -21,6 +21,7 @@ from engine.audio.units import (
     MAX_WINDOW_FRAMES,
     MAX_WINDOW_SAMPLES,
 )
+from engine.kernels.checks import check_contiguous
 from engine.kernels.plain_log_mel import (
     BLOCK_FRAMES,
     FLOOR,
@@ -61,6 +62,7 @@ def update_log_mel(
     All are contiguous but for the slots of `audio`, `frames` and `block_peaks`. A frame's result
     depends on its samples alone, bit for bit.
     """
+    check_contiguous(counts, firsts, slots, audio, frames, block_peaks)
     if most_blocks == 0 or len(slots) == 0:
         return
     _transform_block[(most_blocks, len(slots))](
@@ -111,6 +113,7 @@ def mel_features(
     `slots` (both [rows] int64). Frames behind a window are silence. The maximum is the whole
     window's, so the first frames are the same however many are asked for.
     """
+    check_contiguous(counts, slots, frames, block_peaks)
     num_mels = frames.shape[2]
     features = torch.empty(len(slots), num_mels, num_frames, dtype=dtype, device=frames.device)
     if len(slots) == 0:

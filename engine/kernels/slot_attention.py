@@ -21,12 +21,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from engine.kernels.checks import check_contiguous
 from engine.kernels.plain_attention import FLOAT8, check_caches, check_new
 
 # Keys of one pass of a program; splits begin at multiples of it.
 KEYS_PER_BLOCK: Final = 64
 # Fewer keys are read whole: putting parts together takes a launch, and that takes longer.
-MIN_KEYS_TO_SPLIT: Final = 256
+MIN_KEYS_TO_SPLIT: Final = 513
 # Where the device fills two programs per multiprocessor anyway the keys stay whole; else they
 # are split until there are about four.
 ENOUGH_PROGRAMS_PER_MULTIPROCESSOR: Final = 2
@@ -90,7 +91,7 @@ def slot_attention(
     """
     check_caches(keys, values, key_scales, value_scales)
     check_new(new_keys, new_values, causal=causal)
-    _check_contiguous(query, keys, values, slots, seen, new_keys, new_values)
+    check_contiguous(query, keys, values, slots, seen, new_keys, new_values)
     rows, width, heads, head_dim = query.shape
     out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
     if not out.numel():
@@ -141,7 +142,7 @@ def slot_attention(
         "HAS_NEW": new_keys is not None,
         "QUANTISED": key_scales is not None,
         "NATIVE_FLOAT8": _has_native_float8(query.device),
-        "SPLITS": splits,
+        "IS_SPLIT": splits > 1,
         "num_warps": 4,
     }
     if width == 1:
@@ -168,7 +169,7 @@ def slot_attention(
             out,
             heads,
             width,
-            SPLITS=splits,
+            splits,
             BLOCK_SPLITS=triton.next_power_of_2(splits),
             HEAD_DIM=head_dim,
             BLOCK_DIM=triton.next_power_of_2(head_dim),
@@ -198,7 +199,7 @@ def store_keys_values(
     contradict each other.
     """
     check_caches(keys, values, key_scales, value_scales)
-    _check_contiguous(new_keys, new_values, keys, values, slots, starts)
+    check_contiguous(new_keys, new_values, keys, values, slots, starts)
     rows, count, heads, head_dim = new_keys.shape
     if not new_keys.numel():
         return
@@ -254,7 +255,7 @@ def alignment_weights(
     always in the same order.
     """
     check_caches(keys, keys, key_scales, key_scales)
-    _check_contiguous(query, keys, slots, seen, heads, total)
+    check_contiguous(query, keys, slots, seen, heads, total)
     rows, width, _, head_dim = query.shape
     (num_heads,) = heads.shape
     limit = min(total.shape[2], keys.shape[1])
@@ -283,13 +284,6 @@ def alignment_weights(
     _alignment_sums[(rows * query_blocks, triton.cdiv(limit, block_keys))](
         *tensors, total, *strides, *total.stride()[:2], *numbers, **options
     )
-
-
-def _check_contiguous(*tensors: Tensor | None) -> None:
-    """Raise ValueError unless the last dimension of each is contiguous."""
-    for tensor in tensors:
-        if tensor is not None and tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
-            raise ValueError(f"strides {tensor.stride()}: the last dimension must be contiguous")
 
 
 def _keys_per_split(most: int, splits: int) -> int:
@@ -428,7 +422,7 @@ def _attend_one(
     HAS_NEW: tl.constexpr,
     QUANTISED: tl.constexpr,
     NATIVE_FLOAT8: tl.constexpr,
-    SPLITS: tl.constexpr,
+    IS_SPLIT: tl.constexpr,
 ):
     # One query of one row and head over one split. Each lane of a block of keys keeps a softmax
     # of its own, so that nothing is exchanged between warps before the end.
@@ -528,11 +522,11 @@ def _attend_one(
         result += own_weight * value
     divisor = tl.where(whole > 0, whole, 1.0)
     result = result / divisor
-    if SPLITS == 1:
+    if not IS_SPLIT:
         at = (row * heads + head) * HEAD_DIM
         tl.store(out + at + dims, result.to(out.dtype.element_ty), mask=in_head)
     else:
-        part = (row * heads + head) * SPLITS + split
+        part = (row * heads + head) * tl.num_programs(1) + split
         weight = tl.where(whole > 0, base + tl.log2(divisor), float("-inf"))
         tl.store(out_weight + part, weight)
         tl.store(out + part * HEAD_DIM + dims, result, mask=in_head)
@@ -600,7 +594,7 @@ def _attend_many(
     HAS_NEW: tl.constexpr,
     QUANTISED: tl.constexpr,
     NATIVE_FLOAT8: tl.constexpr,
-    SPLITS: tl.constexpr,
+    IS_SPLIT: tl.constexpr,
 ):
     # One block of queries of one row and head over one split.
     blocks = tl.cdiv(width, BLOCK_QUERIES)
@@ -729,11 +723,11 @@ def _attend_many(
     divisor = tl.where(mass > 0, mass, 1.0)
     result = sums / divisor[:, None]
     out_mask = in_row[:, None] & in_head[None, :]
-    if SPLITS == 1:
+    if not IS_SPLIT:
         at = ((row * width + tokens) * heads + head) * HEAD_DIM
         tl.store(out + at[:, None] + dims[None, :], result.to(out.dtype.element_ty), mask=out_mask)
     else:
-        part = ((row * heads + head) * SPLITS + split) * width + tokens
+        part = ((row * heads + head) * tl.num_programs(1) + split) * width + tokens
         weight = tl.where(mass > 0, top + tl.log2(divisor), float("-inf"))
         tl.store(out_weight + part, weight, mask=in_row)
         tl.store(
@@ -743,14 +737,14 @@ def _attend_many(
         )
 
 
-@triton.jit(do_not_specialize=["width"])
+@triton.jit(do_not_specialize=["width", "num_splits"])
 def _combine(
     part,
     part_weight,
     out,
     heads,
     width,
-    SPLITS: tl.constexpr,
+    num_splits,
     BLOCK_SPLITS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
@@ -762,8 +756,8 @@ def _combine(
     head = tl.program_id(1)
     splits = tl.arange(0, BLOCK_SPLITS)
     dims = tl.arange(0, BLOCK_DIM)
-    at = ((row * heads + head) * SPLITS + splits) * width + token
-    weight = tl.load(part_weight + at, mask=splits < SPLITS, other=float("-inf"))
+    at = ((row * heads + head) * num_splits + splits) * width + token
+    weight = tl.load(part_weight + at, mask=splits < num_splits, other=float("-inf"))
     live = weight > float("-inf")
     in_head = dims < HEAD_DIM
     vectors = tl.load(

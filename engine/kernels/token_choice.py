@@ -15,7 +15,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_TILE_IDS: Final = 4096  # 13 tiles of Whisper's vocabulary: one row fills some of the device too
+from engine.kernels.checks import check_contiguous
+
+_TILE_IDS: Final = 2048  # 13 tiles of Whisper's vocabulary: one row fills some of the device too
 _NUM_WARPS: Final = 8
 
 
@@ -54,6 +56,8 @@ def choose_tokens(
     Rules: openai/whisper `decoding.py`, as `engine.runtime.sampling` has them. Nothing is read
     back to the host.
     """
+    check_contiguous(slots, targets, begins, timestamps, temperatures, seeds)
+    check_contiguous(tokens, suppressed, suppressed_first)
     num_rows, num_vocab = logits.shape
     chosen = torch.empty(num_rows, dtype=torch.int64, device=logits.device)
     logprobs = torch.empty(num_rows, dtype=torch.float32, device=logits.device)

@@ -1,4 +1,3 @@
-
 """Products with weights of 8 or 4 bits: x @ dequantised(weight).T + bias, for few rows.
 
 A product of a few rows is as long as reading its weights takes, so the weights stay in their

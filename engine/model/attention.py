@@ -51,10 +51,6 @@ class Layout(Protocol):
     Queries, keys and values are [tokens, heads, head_dim], results as the queries.
     """
 
-    @property
-    def positions(self) -> Tensor:
-        """Where each token stands in its row [tokens] int64."""
-
     def attend_self(self, query: Tensor, key: Tensor, value: Tensor, cache: KeysValues) -> Tensor:
         """Keep keys and values of the tokens; attend to all up to themselves in their slot."""
 

@@ -109,17 +109,21 @@ class TextDecoder(nn.Module):
             keys, values = cast("DecoderLayer", layer).cross_keys_values(encoded)
             store(cache.cross_attn, keys, values)
 
+    def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """`tokens` [tokens] where they stand in their rows, to [tokens, state]."""
+        embedded: Tensor = self.embed_tokens(tokens) + self.embed_positions(positions)
+        return embedded
+
     def forward(
         self,
-        tokens: Tensor,
+        hidden: Tensor,
         layout: Layout,
         caches: Sequence[LayerCache],
         *,
         align: bool,
         ops: Ops = PLAIN,
     ) -> Decoded:
-        """Run `tokens` [tokens]; `align` asks where the alignment heads look."""
-        hidden = self.embed_tokens(tokens) + self.embed_positions(layout.positions)
+        """Run embedded tokens `hidden` [tokens, state]; `align` asks where alignment heads look."""
         update: Tensor | None = None
         looks: list[Sequence[Tensor]] = []
         for layer, cache, heads in zip(self.layers, caches, self._alignment_heads, strict=True):

@@ -20,36 +20,18 @@ from engine.model.backends import AttentionBackend
 class Padded:
     """Rows of `width` tokens each.
 
-    `slots`, `starts` and `contexts` [rows] int64: a row's slot, where its first token stands and
-    how many positions its window has. No query sees more than `most_tokens` tokens or
-    `most_positions` positions. `positions` is clamped to the embedding's last.
+    `slots`, `seen` and `contexts` [rows] int64: a row's slot, how many tokens its first one sees
+    (itself is the last of them) and how many positions its window has. No query sees more than
+    `most_tokens` tokens or `most_positions` positions.
     """
 
     backend: AttentionBackend
     slots: Tensor
-    starts: Tensor
+    seen: Tensor
     contexts: Tensor
-    positions: Tensor
     width: int
     most_tokens: int
     most_positions: int
-
-    @classmethod
-    def build(
-        cls,
-        backend: AttentionBackend,
-        slots: Tensor,
-        starts: Tensor,
-        contexts: Tensor,
-        *,
-        width: int,
-        n_text_ctx: int,
-        most_positions: int,
-    ) -> "Padded":
-        """Lay out `width` tokens from `starts` on."""
-        offsets = torch.arange(width, device=slots.device)
-        positions = (starts[:, None] + offsets).clamp(max=n_text_ctx - 1).flatten()
-        return cls(backend, slots, starts, contexts, positions, width, n_text_ctx, most_positions)
 
     def attend_self(self, query: Tensor, key: Tensor, value: Tensor, cache: KeysValues) -> Tensor:
         """Causal attention; the back end stores the new keys and values on the way."""
@@ -58,7 +40,7 @@ class Padded:
             cache.keys,
             cache.values,
             self.slots,
-            self.starts + 1,
+            self.seen,
             causal=True,
             most=self.most_tokens,
             key_scales=cache.key_scales,

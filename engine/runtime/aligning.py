@@ -24,7 +24,8 @@ def look_at(
     spans = tuple((row.slot.index, 0, len(row.tokens)) for row in rows)
     packed = Packed.build(spans, tuple(contexts), device)
     tokens = torch.tensor([token for row in rows for token in row.tokens])
-    decoded = model.decoder(tokens.to(device), packed, caches.layers, align=True)
+    hidden = model.decoder.embed(tokens.to(device), packed.positions)
+    decoded = model.decoder(hidden, packed, caches.layers, align=True)
     looks = []
     for row, weights in zip(rows, by_row(decoded.looks), strict=True):
         audible = weights[:, :, : row.num_positions]

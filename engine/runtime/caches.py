@@ -111,6 +111,11 @@ class SlotCaches:
         """The slot of padding."""
         return len(self.lengths) - 1
 
+    @property
+    def most_tokens(self) -> int:
+        """The model's text context; what is behind it in `tokens` is room for padding."""
+        return self.tokens.shape[1] - PADDING_TOKENS
+
 
 def slot_bytes(
     dims: ModelDims, dtype: torch.dtype, encoder_dtype: torch.dtype | None = None

@@ -10,6 +10,7 @@ from engine.model.whisper import Whisper
 from engine.runtime.attention_choice import Timer, choose_attention, cuda_timer
 from engine.runtime.buckets import shapes_to_capture
 from engine.runtime.caches import SlotCaches
+from engine.runtime.decode_ends import PLAIN_ENDS, fused_ends
 from engine.runtime.device_runner import DeviceRunner
 from engine.runtime.features import SlotFeatures
 from engine.runtime.graphs import CudaRecorder, GraphRunner, capture_all
@@ -63,6 +64,7 @@ def assemble_device_runner(
         choose_attention(attention, model.dims, caches, model.encoder.conv1.weight.dtype, time),
         fused_ops() if fused else PLAIN,
         fused_choice(rules) if fused else plain_choice(rules),
+        fused_ends() if fused else PLAIN_ENDS,
     )
     log_mel: Any = importlib.import_module(
         "engine.kernels.log_mel" if fused else "engine.kernels.plain_log_mel"

@@ -20,6 +20,7 @@ from engine.model.ops import Ops
 from engine.model.padded import Padded
 from engine.model.whisper import Whisper
 from engine.runtime.caches import SlotCaches
+from engine.runtime.decode_ends import DecodeEnds
 from engine.runtime.sampling import Choose, DecodingRules
 
 
@@ -59,6 +60,7 @@ class Programs:
         attention: AttentionPlan,
         ops: Ops,
         choose: Choose,
+        ends: DecodeEnds,
     ) -> None:
         self._model = model
         self._caches = caches
@@ -66,6 +68,7 @@ class Programs:
         self._attention = attention
         self._ops = ops
         self._choose = choose
+        self._ends = ends
 
     def encode(self, features: Tensor, slots: Tensor, *, keep: bool) -> tuple[Tensor, ...]:
         """Encode `features` [rows, n_mels, frames] and keep what cross-attention needs.
@@ -124,26 +127,21 @@ class Programs:
 
         Returns tokens and the bits of their log-probabilities [2, rows] int32.
         """
-        caches = self._caches
-        lengths = caches.lengths[slots]
-        layout = Padded.build(
+        caches, decoder = self._caches, self._model.decoder
+        hidden, seen, contexts = self._ends.begin(slots, caches, decoder)
+        layout = Padded(
             self._attention.decode,
             slots,
-            lengths - 1,
-            caches.contexts[slots],
+            seen,
+            contexts,
             width=1,
-            n_text_ctx=self._model.dims.n_text_ctx,
+            most_tokens=self._model.dims.n_text_ctx,
             most_positions=reach,
         )
-        decoded = self._model.decoder(
-            caches.tokens[slots, lengths - 1], layout, caches.layers, align=False, ops=self._ops
-        )
-        logits = self._model.decoder.logits(decoded.hidden)
-        chosen, logprobs = self._choose(logits, caches, slots, lengths)
-        caches.tokens[slots, lengths] = chosen
-        # The scratch row is decoded again and again, and must not run out of its cache.
-        caches.lengths[slots] = (lengths + 1).clamp(max=self._model.dims.n_text_ctx)
-        return (torch.stack((chosen.int(), logprobs.view(torch.int32))),)
+        decoded = decoder(hidden, layout, caches.layers, align=False, ops=self._ops)
+        logits = decoder.logits(decoded.hidden)
+        chosen, logprobs = self._choose(logits, caches, slots, seen)
+        return (self._ends.finish(slots, seen, chosen, logprobs, caches),)
 
     def feed(self, staged: Tensor, *, outs: int, reach: int) -> tuple[Tensor, ...]:
         """Feed tokens, choose behind them and accept of each draft what greedy decoding says.
@@ -166,18 +164,19 @@ class Programs:
         index = (starts[:, None] + offsets).clamp(max=caches.tokens.shape[1] - 1)
         caches.tokens[slots[:, None], index] = tokens
 
-        layout = Padded.build(
+        layout = Padded(
             self._attention.prefill if outs == 1 else self._attention.verify,
             slots,
-            starts,
+            starts + 1,
             caches.contexts[slots],
             width=width,
-            n_text_ctx=dims.n_text_ctx,
+            most_tokens=dims.n_text_ctx,
             most_positions=reach,
         )
-        decoded = self._model.decoder(
-            tokens.flatten(), layout, caches.layers, align=True, ops=self._ops
-        )
+        # Padding may reach behind the last position there is; what it computes is thrown away.
+        positions = (starts[:, None] + offsets).clamp(max=dims.n_text_ctx - 1)
+        hidden = self._model.decoder.embed(tokens.flatten(), positions.flatten())
+        decoded = self._model.decoder(hidden, layout, caches.layers, align=True, ops=self._ops)
         # The choice behind the last forced token, then behind each draft token.
         first = columns[:, Column.COUNT] - 1 - drafts
         chosen_at = (first[:, None] + offsets[:outs]).clamp(max=width - 1)

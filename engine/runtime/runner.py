@@ -214,7 +214,8 @@ class Runner:
         )
         packed = Packed.build(spans, tuple(state.context for state in states), self._device)
         tokens = self._caches.tokens[slots, last]
-        decoded = self._model.decoder(tokens, packed, self._caches.layers, align=False)
+        hidden = self._model.decoder.embed(tokens, packed.positions)
+        decoded = self._model.decoder(hidden, packed, self._caches.layers, align=False)
         logits = self._model.decoder.logits(decoded.hidden).float()
         chosen, logprobs = self._sample(logits, slots, last + 1, indices)
         self._caches.tokens[slots, last + 1] = chosen
@@ -253,9 +254,8 @@ class Runner:
         contexts = tuple(self._slots[feed.slot.index].context for feed in feeds)
         packed = Packed.build(tuple(spans), contexts, self._device)
         tokens = torch.tensor([token for feed in feeds for token in feed.tokens])
-        decoded: Decoded = self._model.decoder(
-            tokens.to(self._device), packed, self._caches.layers, align=True
-        )
+        hidden = self._model.decoder.embed(tokens.to(self._device), packed.positions)
+        decoded: Decoded = self._model.decoder(hidden, packed, self._caches.layers, align=True)
         return decoded
 
     def _choose(

@@ -35,6 +35,7 @@ import engine.kernels
 from engine.audio.units import MAX_WINDOW_FRAMES, MAX_WINDOW_POSITIONS, MAX_WINDOW_SAMPLES
 from engine.bench.report import report
 from engine.kernels import slot_attention
+from engine.kernels.decode_state import begin_decode, end_decode
 from engine.kernels.gelu import bias_gelu
 from engine.kernels.layer_norm import add_layer_norm
 from engine.kernels.log_mel import mel_features, update_log_mel
@@ -245,13 +246,13 @@ def _attention_calls(
 
     def layout(rows: int, width: int, reach: int = MAX_WINDOW_POSITIONS) -> Padded:
         slots = torch.zeros(rows, dtype=torch.int64)
-        return Padded.build(
+        return Padded(
             backend,
             slots,
             slots,
             slots,
             width=width,
-            n_text_ctx=dims.n_text_ctx,
+            most_tokens=dims.n_text_ctx,
             most_positions=reach,
         )
 
@@ -312,6 +313,7 @@ def _other_calls(dims: ModelDims, dtype: torch.dtype) -> Iterator[Call]:
         )
     middle = torch.empty(8, dims.n_text_mlp, dtype=dtype)
     yield Call(f"gelu, {about}", partial(bias_gelu, middle, middle[0]))
+    yield Call(f"ends of a decode, {about}", partial(_decode_ends, dims, dtype))
 
 
 def _choose(rows: int, dims: ModelDims, dtype: torch.dtype) -> None:
@@ -333,6 +335,13 @@ def _choose(rows: int, dims: ModelDims, dtype: torch.dtype) -> None:
         timestamp_begin=dims.n_vocab - 1501,
         max_initial_timestamp=50,
     )
+
+
+def _decode_ends(dims: ModelDims, dtype: torch.dtype) -> None:
+    caches = SlotCaches.allocate(dims, 1, dtype=dtype, device=CPU)
+    row, words = torch.zeros(8, dtype=torch.int64), torch.empty(8, dims.n_text_state, dtype=dtype)
+    _, seen, _ = begin_decode(row, caches.lengths, caches.contexts, caches.tokens, words, words)
+    end_decode(row, seen, row, torch.zeros(8), caches.lengths, caches.tokens, caches.most_tokens)
 
 
 def _log_mel(dims: ModelDims, dtype: torch.dtype) -> None:

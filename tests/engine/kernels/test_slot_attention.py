@@ -84,10 +84,10 @@ def test_each_query_sees_the_keys_of_its_row_s_slot(
 @pytest.mark.parametrize("width", [1, 3])
 def test_keys_split_among_programs_give_the_same(causal: bool, width: int) -> None:
     # Two of the rows see nothing of the last split, one of them nothing at all.
-    given = make_batch((3, 0, 250, 301), width=width, positions=300, heads=2)
-    assert num_splits(8, 300, 8) > 1
+    given = make_batch((3, 0, 530, 601), width=width, positions=600, heads=2)
+    assert num_splits(8, 600, 8) > 1
     assert_close(
-        attend(given, causal=causal, most=300), expected_attention(given, causal=causal, most=300)
+        attend(given, causal=causal, most=600), expected_attention(given, causal=causal, most=600)
     )
 
 
@@ -133,12 +133,12 @@ def test_new_keys_are_stored_where_they_belong_and_seen(
 def test_new_keys_are_stored_once_where_keys_and_queries_are_split(
     width: int, cache_dtype: torch.dtype
 ) -> None:
-    given = make_batch((1, 250), width=width, positions=300, heads=2, cache_dtype=cache_dtype)
-    assert num_splits(8, 300, 8) > 1
+    given = make_batch((1, 540), width=width, positions=600, heads=2, cache_dtype=cache_dtype)
+    assert num_splits(8, 600, 8) > 1
     expected = with_new_stored(given)
-    attended = attend(given, causal=True, most=300, new=True)
+    attended = attend(given, causal=True, most=600, new=True)
     assert_same_caches(given, expected)
-    assert_close(attended, expected_attention(expected, causal=True, most=300))
+    assert_close(attended, expected_attention(expected, causal=True, most=600))
 
 
 @pytest.mark.parametrize("width", [1, 3])
@@ -356,7 +356,7 @@ def test_a_device_that_is_full_reads_keys_whole() -> None:
 
 
 @pytest.mark.parametrize("programs", [1, 6, 20, 40, 120, 200, 263])
-@pytest.mark.parametrize("most", [500, 1500])
+@pytest.mark.parametrize("most", [MIN_KEYS_TO_SPLIT, 1500])
 def test_splits_fill_a_device_and_none_is_empty(programs: int, most: int) -> None:
     splits = num_splits(programs, most, 132)
     assert programs * splits <= 4 * 132

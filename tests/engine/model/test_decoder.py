@@ -106,7 +106,8 @@ def run(
     )
     tokens = torch.cat([bench.tokens[row][start : start + count] for row, start, count in spans])
     with one_thread():
-        decoded: Decoded = bench.decoder(tokens, packed, caches.layers, align=align)
+        hidden = bench.decoder.embed(tokens, packed.positions)
+        decoded: Decoded = bench.decoder(hidden, packed, caches.layers, align=align)
     return decoded
 
 

@@ -216,7 +216,8 @@ def logits(model: Whisper) -> Tensor:
         caches = SlotCaches.allocate(model.dims, 2, dtype=torch.float32, device=device)
         model.decoder.write_cross(encoded, caches.layers, store)
         packed = Packed.build(((0, 0, 12), (1, 0, 20)), (64, 64), device)
-        decoded = model.decoder(tokens, packed, caches.layers, align=False)
+        hidden = model.decoder.embed(tokens, packed.positions)
+        decoded = model.decoder(hidden, packed, caches.layers, align=False)
         return model.decoder.logits(decoded.hidden)
 
 
