@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine.assembly import resolve_device, resolve_dtype
+from engine.assembly import build_engine, resolve_device, resolve_dtype
 from engine.audio.file import read_audio
-from engine.bench import attention, floor, formats, gpu, redecode, sessions, throughput
+from engine.bench import attention, floor, formats, gpu, partials, redecode, sessions, throughput
 from engine.bench import requests as requests_bench
 from engine.bench.random_checkpoint import PUBLISHED
 from engine.bench.report import environment, report
@@ -45,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     many.add_argument(
         "--requests", type=_counts, default=(1, 16, 64, 256), help="default: 1,16,64,256"
     )
+    growing = benchmarks.add_parser("partials", help="partials of growing windows, by length")
+    growing.add_argument("--interval-ms", type=int, default=400, help="growth of the windows")
     server = benchmarks.add_parser("server", help="CPU time per audio message, without a model")
     shape = server_bench.Shape()
     for name, kind, default, what in (
@@ -56,9 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             f"--{name}", type=kind, default=default, help=f"{what}; default: %(default)s"
         )
     random_weights = _add_random_arguments(benchmarks)
-    for benchmark in (again, many, server, random_weights["formats"], random_weights["gpu"]):
+    for benchmark in (
+        *(again, many, growing, server),
+        *(random_weights[name] for name in ("formats", "gpu")),
+    ):
         benchmark.add_argument("files", nargs="*", type=Path, help="default: the demo clip")
-    for benchmark in (again, many):
+    for benchmark in (again, many, growing):
         add_engine_arguments(benchmark)
 
 
@@ -126,6 +131,9 @@ def _measure_engine(args: argparse.Namespace) -> _Measured:
     recordings = _recordings(args.files)
     if args.benchmark == "redecode":
         rows = redecode.measure(config, _utterances(recordings), args.interval_ms)
+    elif args.benchmark == "partials":
+        utterances = _utterances(recordings)
+        rows = partials.measure(build_engine, config, utterances, args.interval_ms)
     else:
         rows = throughput.measure(config, recordings, args.requests)
     return rows, environment(config.model, device.type, dtype)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.model.checkpoint import load_checkpoint
-from engine.model.encoder import AudioEncoder
+from engine.model.encoder import HALO_FRAMES, AudioEncoder, attend_within
 from engine.model.whisper import Whisper
 from tests.support.checkpoints import (
     SHAPES,
@@ -79,3 +79,75 @@ def test_a_row_s_states_do_not_depend_on_its_neighbours(encoder: AudioEncoder) -
     for row in range(len(features)):
         alone = encode(encoder, features[row : row + 1])[0]
         torch.testing.assert_close(alone, together[row], rtol=1e-5, atol=1e-5)
+
+
+# Extensions.
+
+Kept = dict[int, tuple[Tensor, Tensor]]  # keys and values [rows, positions, heads, head_dim]
+
+
+def encode_and_keep(encoder: AudioEncoder, features: Tensor) -> tuple[Tensor, Kept]:
+    kept: Kept = {}
+
+    def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        kept[layer] = key, value
+        return attend_within(layer, query, key, value)
+
+    with one_thread():
+        encoded: Tensor = encoder(features, attend)
+    return encoded, kept
+
+
+def extend(
+    encoder: AudioEncoder, features: Tensor, starts: list[int], kept: Kept, width: int
+) -> Tensor:
+    """`width` positions of each window from its place in `starts` on, against what was kept."""
+
+    def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        rows = []
+        for row, start in enumerate(starts):
+            keys, values = (
+                torch.cat((known[row, :start], new[row]))[None]
+                for known, new in zip(kept[layer], (key, value), strict=True)
+            )
+            rows.append(attend_within(layer, query[row : row + 1], keys, values))
+        return torch.cat(rows)
+
+    parts = [
+        row[:, 2 * start - HALO_FRAMES : 2 * (start + width)]
+        for row, start in zip(features, starts, strict=True)
+    ]
+    with one_thread():
+        return encoder.extend(torch.stack(parts), torch.tensor(starts), attend)
+
+
+def test_against_what_was_kept_of_the_same_window_an_extension_says_the_same(
+    encoder: AudioEncoder,
+) -> None:
+    """From a place of each row's own, the nearest to the start that there is among them."""
+    width, starts = 40, [2, 57, 80]
+    features = FEATURES[:, :, : 2 * (80 + width)]
+    for row, start in enumerate(starts):
+        window = features[row : row + 1, :, : 2 * (start + width)]
+        encoded, kept = encode_and_keep(encoder, window)
+        again = extend(encoder, window, [start], kept, width)
+        torch.testing.assert_close(again, encoded[:, start:], rtol=1e-4, atol=1e-4)
+
+
+def test_rows_are_extended_together_as_they_are_alone(encoder: AudioEncoder) -> None:
+    width, starts = 32, [2, 57, 40]
+    features = FEATURES[:, :, : 2 * 100]
+    kept = encode_and_keep(encoder, features)[1]
+    together = extend(encoder, features, starts, kept, width)
+    for row, start in enumerate(starts):
+        own = {layer: (k[row : row + 1], v[row : row + 1]) for layer, (k, v) in kept.items()}
+        alone = extend(encoder, features[row : row + 1], [start], own, width)[0]
+        torch.testing.assert_close(alone, together[row], rtol=1e-5, atol=1e-5)
+
+
+def test_what_was_kept_is_attended_to(encoder: AudioEncoder) -> None:
+    features = FEATURES[:1, :, : 2 * 100]
+    kept = encode_and_keep(encoder, features)[1]
+    other = {layer: (keys, -values) for layer, (keys, values) in kept.items()}
+    one, another = (extend(encoder, features, [60], it, 40) for it in (kept, other))
+    assert float((one - another).abs().max()) > 0.1

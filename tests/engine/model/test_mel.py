@@ -100,6 +100,27 @@ def test_trimmed_features_are_the_first_of_the_full_ones(count: int, num_frames:
     np.testing.assert_array_equal(window.features(num_frames), window.features(3000)[:num_frames])
 
 
+@pytest.mark.parametrize("first", [0, 1, 31, 485, 490, 999])
+@pytest.mark.parametrize("count", [0, 201, 77_777])
+def test_features_from_a_frame_on_are_the_last_of_those_from_the_start(
+    count: int, first: int
+) -> None:
+    """Also where the first of them lies behind the audio, of 2, 3 and 488 frames."""
+    window = at_once(speech_like(count))
+    features = window.features(1000, first)
+    assert features.shape == (1000 - first, 80)
+    np.testing.assert_array_equal(features, window.features(1000)[first:])
+
+
+def test_the_loudest_frame_counts_though_it_lies_before_the_first_asked_for() -> None:
+    samples = speech_like(32_000)
+    samples[:3200] = 10 * samples[:3200].clip(-1, 1) + 1
+    loud_start = at_once(samples)
+    features = loud_start.features(300, 100)
+    np.testing.assert_array_equal(features, loud_start.features(300)[100:])
+    assert features.max() < loud_start.features(300).max()
+
+
 def test_a_restarted_window_knows_nothing_of_the_one_before() -> None:
     window = at_once(speech_like(100_000, seed=1))
     window.restart()

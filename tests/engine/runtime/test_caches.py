@@ -6,11 +6,15 @@ from engine.audio.units import MAX_WINDOW_POSITIONS
 from engine.runtime.caches import PADDING_TOKENS, SlotCaches, slot_bytes
 from tests.support.model_dims import small_dims
 
-DIMS = small_dims(n_text_layer=3, n_text_ctx=5, n_text_state=6, n_audio_state=6)
+DIMS = small_dims(n_text_layer=3, n_text_ctx=5, n_text_state=6, n_audio_layer=2, n_audio_state=10)
 
 
-def allocate(num_slots: int, dtype: torch.dtype = torch.float32) -> SlotCaches:
-    return SlotCaches.allocate(DIMS, num_slots, dtype=dtype, device=torch.device("cpu"))
+def allocate(
+    num_slots: int, dtype: torch.dtype = torch.float32, encoder_dtype: torch.dtype | None = None
+) -> SlotCaches:
+    return SlotCaches.allocate(
+        DIMS, num_slots, dtype=dtype, device=torch.device("cpu"), encoder_dtype=encoder_dtype
+    )
 
 
 def tensors(caches: SlotCaches) -> list[Tensor]:
@@ -78,3 +82,41 @@ def test_layers_and_slots_share_no_memory() -> None:
     sums = [float(tensor.sum()) for tensor in tensors(caches)]
     room = DIMS.n_text_ctx + PADDING_TOKENS
     assert [value for value in sums if value] == [room * 6, 2.0 * MAX_WINDOW_POSITIONS * 6]
+
+
+# The encoder's own keys and values.
+
+
+def test_there_is_room_for_the_encoder_s_keys_only_where_it_was_asked_for() -> None:
+    assert allocate(3).encoder == ()
+    caches = allocate(3, torch.float32, torch.bfloat16)
+    assert len(caches.encoder) == DIMS.n_audio_layer
+    for cache in caches.encoder:
+        whole = (4, MAX_WINDOW_POSITIONS, 2, 5)
+        assert cache.keys.shape == cache.values.shape == whole
+        assert cache.keys.dtype is cache.values.dtype is torch.bfloat16
+        assert cache.keys[0, :, 0].is_contiguous()
+
+
+def test_the_encoder_s_keys_have_no_scales_whatever_the_decoder_s_format() -> None:
+    for cache in allocate(1, torch.float8_e4m3fn, torch.float16).encoder:
+        assert cache.keys.dtype is torch.float16
+        assert cache.key_scales is cache.value_scales is None
+
+
+def test_layers_of_the_encoder_share_no_memory() -> None:
+    caches = allocate(1, encoder_dtype=torch.float32)
+    caches.encoder[0].keys.fill_(1.0)
+    assert not caches.encoder[0].values.any()
+    assert not caches.encoder[1].keys.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float8_e4m3fn])
+@pytest.mark.parametrize("encoder_dtype", [torch.float32, torch.bfloat16])
+def test_the_encoder_s_keys_cost_what_is_said_before(
+    dtype: torch.dtype, encoder_dtype: torch.dtype
+) -> None:
+    caches = allocate(1, dtype, encoder_dtype)
+    held = sum(cache.keys.nbytes + cache.values.nbytes for cache in caches.encoder)
+    more = slot_bytes(DIMS, dtype, encoder_dtype) - slot_bytes(DIMS, dtype)
+    assert held == 2 * more

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -12,11 +13,21 @@ from engine.audio.units import (
     positions_covering,
 )
 from engine.config import EngineConfig
-from engine.events import Context
-from engine.scheduling.contexts import CONTEXT_BUCKETS, ContextPolicy
+from engine.events import Context, UtteranceOptions
+from engine.scheduling.contexts import (
+    CONTEXT_BUCKETS,
+    EXTENSION_BUCKETS,
+    ContextPolicy,
+    Encoding,
+)
 
 STOCK = ContextPolicy.of(EngineConfig(), trained_trimmed=False)
 TRAINED = ContextPolicy.of(EngineConfig(), trained_trimmed=True)
+INCREMENTAL = EngineConfig(partial_context="incremental")
+EXTENDING = ContextPolicy.of(INCREMENTAL, trained_trimmed=False)
+
+windows = st.integers(1, MAX_WINDOW_SAMPLES)
+kept_positions = st.integers(0, MAX_WINDOW_POSITIONS).map(Positions)
 
 
 def test_buckets_rise_to_the_whole_window_in_steps_of_a_half_at_most() -> None:
@@ -69,3 +80,108 @@ def test_the_request_decides_then_the_configuration_then_the_checkpoint(
 ) -> None:
     policy = ContextPolicy.of(EngineConfig(context=default), trained_trimmed=trained)
     assert policy.is_trimmed(requested, final=final) is trimmed
+
+
+# Extensions.
+
+
+def all_of(policy: ContextPolicy, num_samples: int, *, trimmed: bool) -> Encoding:
+    return Encoding(Positions(0), policy.positions(num_samples, trimmed=trimmed))
+
+
+def test_only_an_incremental_configuration_looks_back() -> None:
+    assert STOCK.look_back is None
+    assert EXTENDING.look_back == INCREMENTAL.look_back
+    near = replace(INCREMENTAL, look_back=Positions(5))
+    assert ContextPolicy.of(near, trained_trimmed=True).look_back == 5
+
+
+def test_extension_buckets_rise_and_are_less_than_a_whole_window() -> None:
+    assert all(small < large for small, large in pairwise(EXTENSION_BUCKETS))
+    assert EXTENSION_BUCKETS[-1] < MAX_WINDOW_POSITIONS
+
+
+def test_an_encoding_ends_with_its_window_s_context() -> None:
+    assert Encoding(Positions(30), Positions(64)).context == 94
+
+
+@given(windows, kept_positions, st.booleans())
+def test_where_windows_are_not_extended_all_is_encoded(
+    num_samples: int, kept: Positions, trimmed: bool
+) -> None:
+    assert STOCK.encoding(num_samples, trimmed=trimmed, kept=kept) == all_of(
+        STOCK, num_samples, trimmed=trimmed
+    )
+
+
+@given(windows, kept_positions)
+def test_a_full_context_is_never_extended(num_samples: int, kept: Positions) -> None:
+    assert EXTENDING.encoding(num_samples, trimmed=False, kept=kept) == all_of(
+        EXTENDING, num_samples, trimmed=False
+    )
+
+
+@given(windows, st.integers(0, INCREMENTAL.look_back + 1).map(Positions))
+def test_where_little_or_nothing_was_kept_all_is_encoded(
+    num_samples: int, kept: Positions
+) -> None:
+    assert EXTENDING.encoding(num_samples, trimmed=True, kept=kept) == all_of(
+        EXTENDING, num_samples, trimmed=True
+    )
+
+
+@given(windows, kept_positions, st.integers(0, 64).map(Positions))
+def test_an_extension_begins_a_look_back_before_what_is_new_and_holds_audio_and_margin(
+    num_samples: int, kept: Positions, look_back: Positions
+) -> None:
+    policy = replace(EXTENDING, look_back=look_back)
+    encoding = policy.encoding(num_samples, trimmed=True, kept=kept)
+    if encoding.start == 0:
+        assert encoding == all_of(policy, num_samples, trimmed=True)
+        return
+    assert encoding.start == kept - look_back
+    assert encoding.start >= 2, "the convolutions look two positions to the left"
+    needed = positions_covering(num_samples) + policy.margin
+    assert needed <= encoding.context <= MAX_WINDOW_POSITIONS
+    assert encoding.width in EXTENSION_BUCKETS
+    narrower = [size for size in EXTENSION_BUCKETS if size < encoding.width]
+    assert all(encoding.start + size < needed for size in narrower)
+    assert encoding.width < policy.positions(num_samples, trimmed=True), "else nothing is saved"
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_window_that_grows_by_the_usual_interval_is_extended_until_the_margin_meets_its_end(
+    trained: bool,
+) -> None:
+    """Encoded whole while that is no more than an extension; then by one width or two."""
+    policy = ContextPolicy.of(INCREMENTAL, trained_trimmed=trained)
+    interval = UtteranceOptions().interim_interval
+    kept = Positions(0)
+    encodings = []
+    for num_samples in range(INCREMENTAL.first_partial, MAX_WINDOW_SAMPLES + 1, interval):
+        encodings.append(policy.encoding(num_samples, trimmed=True, kept=kept))
+        kept = positions_covering(num_samples)
+    whole = [number for number, it in enumerate(encodings) if it.start == 0]
+    near_the_end = MAX_WINDOW_POSITIONS - EXTENSION_BUCKETS[-1]
+    extended = [it for it in encodings if it.start]
+    assert len(extended) > 0.7 * len(encodings)
+    assert all(
+        encodings[number].context <= EXTENSION_BUCKETS[-1] + 32
+        or encodings[number].context > near_the_end
+        for number in whole
+    )
+    assert len({it.width for it in extended}) <= 2, "few shapes, so that rows share steps"
+
+
+def test_an_extension_that_would_reach_beyond_the_window_is_not_made() -> None:
+    kept = Positions(MAX_WINDOW_POSITIONS - 20)
+    encoding = EXTENDING.encoding(MAX_WINDOW_SAMPLES, trimmed=True, kept=kept)
+    assert encoding == Encoding(Positions(0), MAX_WINDOW_POSITIONS)
+
+
+def test_after_a_pause_longer_than_the_widest_extension_all_is_encoded() -> None:
+    kept = Positions(100)
+    far = (kept + EXTENSION_BUCKETS[-1]) * SAMPLES_PER_POSITION
+    assert EXTENDING.encoding(far, trimmed=True, kept=kept).start == 0
+    near = (kept + 25) * SAMPLES_PER_POSITION
+    assert EXTENDING.encoding(near, trimmed=True, kept=kept).start > 0

@@ -25,9 +25,12 @@ def begun(
     max_tokens: int = 50,
     guard: bool = True,
     attempts: tuple[Attempt, ...] = (GREEDY,),
+    fed: tuple[int, ...] = (),
 ) -> Job:
     job = Job(Kind.FINAL, Samples(1000), attempts)
-    begin_again(job, stable=stable, previous=previous, max_tokens=max_tokens, guard=guard)
+    begin_again(
+        job, stable=stable, previous=previous, max_tokens=max_tokens, guard=guard, fed=fed
+    )
     return job
 
 
@@ -38,6 +41,7 @@ def begin_again(
     previous: tuple[int, ...] = (),
     max_tokens: int = 50,
     guard: bool = True,
+    fed: tuple[int, ...] = (),
 ) -> None:
     job.begin(
         prompt=PROMPT,
@@ -46,6 +50,7 @@ def begin_again(
         previous=previous,
         timestamps=False,
         limits=Limits(max_tokens, EOT, guard),
+        fed=fed,
     )
 
 
@@ -211,3 +216,130 @@ def test_the_prompt_is_dropped_after_a_loop_and_stays_dropped() -> None:
     job.advance(row(*([1] * 12)))
     job.retry()
     assert not job.use_prompt
+
+
+# What may be launched ahead of results.
+
+
+def launch(job: Job, phase: Phase) -> None:
+    """What the scheduler notes of a launch."""
+    assert job.due is phase
+    job.launched = phase
+    job.in_flight += 1
+
+
+def test_with_nothing_in_flight_the_step_that_a_job_needs_is_due() -> None:
+    job = Job(Kind.PARTIAL, Samples(1000), (GREEDY,))
+    for phase in Phase:
+        job.phase = phase
+        assert job.due is phase
+
+
+@pytest.mark.parametrize("phase", [Phase.ENCODE, Phase.DETECT, Phase.ALIGN])
+def test_what_is_not_a_pass_over_tokens_is_waited_for(phase: Phase) -> None:
+    job = Job(Kind.PARTIAL, Samples(1000), (GREEDY,), phase=phase)
+    job.limits = Limits(50, EOT, repetition_guard=True)
+    launch(job, phase)
+    assert job.due is None
+
+
+def test_behind_a_prefill_in_flight_one_token_may_be_decoded_and_then_no_other() -> None:
+    job = begun()
+    launch(job, Phase.FEED)
+    assert job.due is Phase.DECODE
+    assert job.is_decoding
+    launch(job, Phase.DECODE)
+    assert job.due is None
+    assert not job.is_decoding
+
+
+def test_decoding_goes_on_a_token_ahead_of_its_results() -> None:
+    job = begun(guard=False)
+    launch(job, Phase.FEED)
+    for token in range(1, 10):
+        launch(job, Phase.DECODE)
+        assert job.due is None
+        job.in_flight -= 1
+        job.advance(row(token))
+    assert job.result().ids == tuple(range(1, 10))
+
+
+def test_a_draft_found_while_a_token_is_in_flight_waits_for_it() -> None:
+    """Which token it is decides where the draft goes on."""
+    job = begun(previous=(1, 2, 3, 4, 5, 6, 7))
+    launch(job, Phase.FEED)
+    launch(job, Phase.DECODE)
+    job.in_flight -= 1
+    job.advance(row(1, 9))
+    assert phase_of(job) is Phase.FEED
+    assert job.due is None
+    job.in_flight -= 1
+    job.advance(row(3))
+    assert job.due is Phase.FEED
+    fed = job.feed_row(SLOT)
+    assert isinstance(fed, VerifyRow)
+    assert fed.tokens == (3,)
+
+
+@given(st.integers(1, 12), st.integers(0, 14), st.data())
+def test_whatever_is_accepted_a_token_ahead_never_goes_beyond_the_limit(
+    max_tokens: int, num_previous: int, data: st.DataObject
+) -> None:
+    """The device keeps what it decodes: behind the last token there is no room for one."""
+    job = begun(previous=tuple(range(1, num_previous + 1)), max_tokens=max_tokens, guard=False)
+    in_flight: list[int] = []  # the most tokens that each launched step may bring
+    while phase_of(job) is not Phase.DONE:
+        due = job.due
+        if due is not None and (not in_flight or data.draw(st.booleans())):
+            in_flight.append(1 + (len(job.draft) if due is Phase.FEED else 0))
+            launch(job, due)
+            assert len(job.tokens) + sum(in_flight) <= max_tokens
+            continue
+        job.in_flight -= 1
+        accepted = data.draw(st.integers(1, in_flight.pop(0)))
+        job.advance(row(*[100 + len(job.tokens) + number for number in range(accepted)]))
+    assert len(job.result().tokens) == max_tokens
+
+
+# What a slot holds of an earlier decode.
+
+
+def test_tokens_that_the_slot_holds_are_not_fed_again() -> None:
+    forced = (*PROMPT, *SOT_SEQUENCE, 5, 6)
+    job = begun(stable=[5, 6], previous=(5, 6, 7, 8), fed=(*forced, 7))
+    assert job.resumes
+    fed = job.feed_row(SLOT)
+    assert isinstance(fed, VerifyRow)
+    # The last stable token is fed once more: what it says decides over the draft.
+    assert (fed.start, fed.tokens, fed.draft) == (len(forced) - 1, (6,), (7, 8))
+
+
+@pytest.mark.parametrize(
+    ("stable", "previous", "fed"),
+    [
+        ((5, 6), (5, 6, 7), ()),
+        ((5, 6), (5, 6, 7), (*PROMPT, *SOT_SEQUENCE, 5)),
+        ((5, 6), (5, 6, 7), (*PROMPT, *SOT_SEQUENCE, 5, 9, 7)),
+        ((5, 6), (5, 6, 7), (*SOT_SEQUENCE, 5, 6, 7)),
+        ((), (5, 6, 7), (*PROMPT, *SOT_SEQUENCE, 5, 6)),
+        ((5, 6), (5, 6), (*PROMPT, *SOT_SEQUENCE, 5, 6)),
+    ],
+    ids=["nothing", "too little", "another word", "another prompt", "none stable", "no draft"],
+)
+def test_a_slot_that_holds_anything_else_is_fed_from_its_start(
+    stable: tuple[int, ...], previous: tuple[int, ...], fed: tuple[int, ...]
+) -> None:
+    job = begun(stable=stable, previous=previous, fed=fed)
+    assert not job.resumes
+    first = job.feed_row(SLOT)
+    assert first.tokens == (*PROMPT, *SOT_SEQUENCE, *stable)
+    assert not isinstance(first, VerifyRow) or first.start == 0
+
+
+def test_another_attempt_resumes_only_what_it_is_told_the_slot_holds() -> None:
+    forced = (*PROMPT, *SOT_SEQUENCE, 5)
+    job = begun(stable=[5], previous=(5, 6), fed=forced, attempts=(GREEDY, GREEDY))
+    assert job.resumes
+    job.retry()
+    begin_again(job, stable=[5], previous=(5, 6))
+    assert not job.resumes
