@@ -120,6 +120,11 @@ def assemble(
 ) -> Engine:
     """Put an engine together around a loaded checkpoint."""
     config = config.resolve(device.type)
+    if device.type == "cuda":
+        # float32 is asked for where exactness is; and sums in half precision may overflow.
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
     dims, tokenizer = checkpoint.dims, checkpoint.tokenizer
     model = Whisper.from_checkpoint(checkpoint, dtype=dtype, device=device)
     if config.weights != "auto":

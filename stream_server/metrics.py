@@ -28,7 +28,7 @@ from stream_server.loop_lag import LoopLag
 from stream_server.totals import SessionState, Totals
 
 DISTRIBUTION: Final = "starling-asr"
-STEP_KINDS: Final = ("encode", "prefill", "verify", "decode", "align")
+STEP_KINDS: Final = ("encode", "extend", "prefill", "verify", "decode", "align")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,7 @@ class _EngineCollector(Collector):
         engine = self._engine
         yield InfoMetricFamily("starling_build", "What runs, and on what.", self._build)
         yield _gauge("utterances", "Utterances the engine has not finished.", engine.utterances)
+        yield _gauge("slots", "Utterances that can be at work at once.", engine.slots)
         yield from _steps(engine)
         yield _histograms(
             "queue_wait_seconds", "From wanting a job to its encode step.", "kind", engine.waits

@@ -47,16 +47,20 @@ class SpeechShare:
         return self._speech / self._audio if self._audio else 0.0
 
 
-def measured_capacity(s_per_speech_s: float, speech_per_audio: float) -> int | None:
+def measured_capacity(
+    s_per_speech_s: float, speech_per_audio: float, num_slots: int
+) -> int | None:
     """Sessions that the device can serve; None while what speech costs is not known.
 
     `s_per_speech_s`: device seconds for each second of speech, 0 where unknown. A recording that
-    comes faster than in real time costs the same, so it does not shut others out.
+    comes faster than in real time costs the same, so it does not shut others out. Whoever speaks
+    keeps one of `num_slots`: with more speakers than that, what a slot holds of a window would
+    be computed again and again.
     """
     if s_per_speech_s <= 0:
         return None
     duty = max(LEAST_DUTY, speech_per_audio)
-    return max(1, int(ADMITTED_UTILISATION / (s_per_speech_s * duty)))
+    return max(1, int(min(ADMITTED_UTILISATION / s_per_speech_s, num_slots) / duty))
 
 
 def _new_token() -> str:

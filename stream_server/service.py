@@ -143,7 +143,8 @@ class StreamService:
     def _measure(self) -> None:
         """Let the registry know what the device can serve."""
         share = self._speech_share.update(self.totals.speech, self.totals.audio)
-        self._registry.capacity = measured_capacity(self._engine.metrics.s_per_speech_s, share)
+        engine = self._engine.metrics
+        self._registry.capacity = measured_capacity(engine.s_per_speech_s, share, engine.slots)
 
     async def drain(self, timeout_s: float) -> None:
         """Admit nobody, finalise every session, and give up those that take too long."""

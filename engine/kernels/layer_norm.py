@@ -18,7 +18,8 @@ def add_layer_norm(
     and `bias` are [state]. Both results are contiguous and of `hidden`'s type. The sum is rounded
     to that type before it is normed, as two separate operations would round it; mean and variance
     are in float32, the variance around the mean (Ba, Kiros, Hinton 2016). Without an update
-    `hidden` itself is the sum. Raises ValueError where shapes or types do not fit.
+    `hidden` itself is the sum. A float16 sum beyond the format's range becomes its largest number:
+    the residual of the large models comes near it. Raises ValueError where shapes or types do not fit.
     """
     if hidden.dim() != 2 or hidden.stride(1) != 1:
         raise ValueError(f"hidden is [tokens, state] with contiguous tokens, got {hidden.shape}")
@@ -46,6 +47,8 @@ def add_layer_norm(
         eps,
         HAS_UPDATE=update is not None,
         STATE=triton.next_power_of_2(state),
+        CLAMP=hidden.dtype is torch.float16,
+        LARGEST=torch.finfo(torch.float16).max,
         num_warps=4,
     )
     return total, normed
@@ -65,6 +68,8 @@ def _add_layer_norm(
     eps,
     HAS_UPDATE: tl.constexpr,
     STATE: tl.constexpr,
+    CLAMP: tl.constexpr,
+    LARGEST: tl.constexpr,
 ):
     token = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, STATE)
@@ -74,6 +79,8 @@ def _add_layer_norm(
     shift = tl.load(bias + at, mask=real, other=0.0).to(tl.float32)
     if HAS_UPDATE:
         values += tl.load(update + token * update_stride + at, mask=real, other=0.0).to(tl.float32)
+        if CLAMP:
+            values = tl.clamp(values, -LARGEST, LARGEST)
         rounded = values.to(total.dtype.element_ty)
         tl.store(total + token * state + at, rounded, mask=real)
         values = rounded.to(tl.float32)

@@ -8,8 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+_LARGEST: Final = torch.finfo(torch.float16).max
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,10 @@ class Ops:
 
 def _add_norm(hidden: Tensor, update: Tensor | None, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
     total = hidden if update is None else hidden + update
+    if total.dtype is torch.float16:
+        # The residual of the large models comes near float16's end; an infinity would be a NaN
+        # in every layer behind it (`transformers` clamps there too).
+        total = total.clamp(-_LARGEST, _LARGEST)
     return total, cast("Tensor", norm(total))
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from itertools import cycle, islice, pairwise
-from typing import Final, TypeVar, cast
+from typing import Final, TypeVar
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
@@ -24,10 +24,10 @@ from engine.assembly import Engine
 from engine.config import EngineConfig
 from engine.events import ModelInfo
 from engine.metrics import EngineMetrics
-from engine.runtime.runner import Runner
+from engine.runtime.pending import Done
 from engine.scheduling.contexts import ContextPolicy
 from engine.scheduling.scheduler import Scheduler
-from engine.scheduling.steps import EncodeStep, Step, StepResult
+from engine.scheduling.steps import EncodeStep, Step
 from engine.scheduling.utterance import DecodeSetup
 from engine.traits import CheckpointTraits
 from engine.worker import Worker
@@ -76,13 +76,16 @@ class SlowRunner:
         self.gate.set()
         self.held = threading.Event()
 
-    def run(self, step: Step) -> StepResult:
+    run_ahead = 0
+
+    def launch(self, step: Step) -> Done:
         if not self.gate.is_set():
             self.held.set()
             self.gate.wait()
+        started = time.perf_counter()
         if isinstance(step, EncodeStep):
             time.sleep(POSITION_S * step.context * len(step.rows))
-        return self._runner.run(step)
+        return Done(self._runner.run(step), time.perf_counter() - started)
 
 
 class Speaker:
@@ -145,13 +148,13 @@ class Day:
 
 def slow_worker() -> tuple[Worker, SlowRunner]:
     """A real worker and scheduler over a slow runner."""
-    config, traits = EngineConfig(), CheckpointTraits(trimmed_context=True)
-    tokenizer, metrics = toy_tokenizer(), EngineMetrics()
+    config, traits = EngineConfig().resolve("cpu"), CheckpointTraits(trimmed_context=True)
+    tokenizer, metrics = toy_tokenizer(), EngineMetrics(slots=NUM_SLOTS)
     contexts = ContextPolicy.of(config, trained_trimmed=traits.trimmed_context)
     setup = DecodeSetup(config, tokenizer, contexts, traits, N_TEXT_CTX)
     runner = SlowRunner(FakeRunner(tokenizer, NUM_SLOTS, config.max_batch))
     info = ModelInfo("slow", ("en",), ("transcribe",))
-    engine = Engine(info, Scheduler(setup, NUM_SLOTS, metrics), cast(Runner, runner), metrics)
+    engine = Engine(info, Scheduler(setup, NUM_SLOTS, metrics), runner, metrics)
     return Worker(config, lambda _: engine), runner
 
 

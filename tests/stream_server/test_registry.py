@@ -46,18 +46,23 @@ def test_a_closed_registry_admits_nobody_and_still_lets_go() -> None:
 
 def test_capacity_is_what_the_device_has_over_what_a_session_takes() -> None:
     # 25 ms for a second of speech, half of the audio speech: 12.5 ms a second and session.
-    assert measured_capacity(0.025, 0.5) == 80
-    assert measured_capacity(0.025, 1.0) == 40
-    assert measured_capacity(5.0, 1.0) == 1  # one is always tried
+    assert measured_capacity(0.025, 0.5, 64) == 80
+    assert measured_capacity(0.025, 1.0, 64) == 40
+    assert measured_capacity(5.0, 1.0, 64) == 1  # one is always tried
+
+
+def test_no_more_are_let_in_than_can_speak_at_once_in_the_slots_there_are() -> None:
+    assert measured_capacity(0.025, 0.5, 16) == 32
+    assert measured_capacity(0.025, 0.5, 1000) == 80
 
 
 def test_before_speech_was_measured_nothing_is_known() -> None:
-    assert measured_capacity(0.0, 0.5) is None
+    assert measured_capacity(0.0, 0.5, 64) is None
 
 
 def test_silence_until_now_does_not_promise_silence() -> None:
-    assert measured_capacity(0.025, 0.0) == measured_capacity(0.025, LEAST_DUTY)
-    assert measured_capacity(0.025, 0.0) != measured_capacity(0.025, 2 * LEAST_DUTY)
+    assert measured_capacity(0.025, 0.0, 64) == measured_capacity(0.025, LEAST_DUTY, 64)
+    assert measured_capacity(0.025, 0.0, 64) != measured_capacity(0.025, 2 * LEAST_DUTY, 64)
 
 
 @pytest.mark.parametrize(("capacity", "places"), [(None, 5), (2, 2), (9, 5)])

@@ -66,7 +66,7 @@ class MemoryEngine:
 
     def __init__(self, info: ModelInfo = MODEL) -> None:
         self.info = info
-        self.metrics = EngineMetrics(device="cpu", dtype="float32")
+        self.metrics = EngineMetrics(device="cpu", dtype="float32", slots=64)
         self.utterances: dict[UtteranceId, HeardUtterance] = {}
         self.failing: str | None = None  # the message with which utterances fail
         self._ids = itertools.count(1)

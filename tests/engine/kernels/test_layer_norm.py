@@ -87,3 +87,10 @@ def test_shapes_and_types_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         add_layer_norm(hidden, update, torch.ones(size), torch.zeros(size))
+
+
+def test_a_half_precision_sum_stays_within_its_range() -> None:
+    large = torch.full((2, 24), 60000.0, dtype=torch.float16)
+    total, normed = add_layer_norm(large, large, torch.ones(24).half(), torch.zeros(24).half())
+    assert total.tolist() == [[65504.0] * 24] * 2
+    assert not normed.isnan().any()

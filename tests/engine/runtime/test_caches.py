@@ -6,7 +6,7 @@ from engine.audio.units import MAX_WINDOW_POSITIONS
 from engine.runtime.caches import PADDING_TOKENS, SlotCaches, slot_bytes
 from tests.support.model_dims import small_dims
 
-DIMS = small_dims(n_text_layer=3, n_text_ctx=5, n_text_state=6, n_audio_layer=2, n_audio_state=10)
+DIMS = small_dims(n_text_layer=3, n_text_ctx=5, n_text_state=6, n_audio_state=6, n_audio_layer=2)
 
 
 def allocate(
@@ -92,7 +92,7 @@ def test_there_is_room_for_the_encoder_s_keys_only_where_it_was_asked_for() -> N
     caches = allocate(3, torch.float32, torch.bfloat16)
     assert len(caches.encoder) == DIMS.n_audio_layer
     for cache in caches.encoder:
-        whole = (4, MAX_WINDOW_POSITIONS, 2, 5)
+        whole = (4, MAX_WINDOW_POSITIONS, 2, 3)
         assert cache.keys.shape == cache.values.shape == whole
         assert cache.keys.dtype is cache.values.dtype is torch.bfloat16
         assert cache.keys[0, :, 0].is_contiguous()
