@@ -1,7 +1,7 @@
 """`starling bench`: measure this machine. Chooses the audio; `engine.bench` measures.
 
-Two kinds: with a checkpoint that says something (`redecode`, `throughput`), and with random
-weights of published sizes, which need no download and take as long (all that `gpu` runs).
+Two kinds: with a checkpoint that says something (`redecode`, `throughput`, `partials`), and with
+random weights of published sizes, which need no download and take as long (all that `gpu` runs).
 """
 
 import argparse
@@ -21,19 +21,19 @@ from engine.audio.file import read_audio
 from engine.bench import attention, floor, formats, gpu, partials, redecode, sessions, throughput
 from engine.bench import requests as requests_bench
 from engine.bench.random_checkpoint import PUBLISHED
-from engine.bench.report import environment, report
+from engine.bench.report import dtype_name, environment, report
 from engine.bench.time_box import TimeBox
 from engine.errors import AudioError, ConfigError, EngineError
 from stream_server import protocol, server_bench
 from stream_server.engine_flags import (
     add_device_arguments,
     add_engine_arguments,
+    add_setting_arguments,
     engine_config_of,
+    settings_of,
 )
 from stream_server.silero_net import DetectorError, SileroNet
 from stream_server.speech_regions import find_speech
-
-_Measured = tuple[Sequence[Mapping[str, Any]], Mapping[str, Any]]  # rows, and facts about them
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,6 +92,7 @@ def _add_random_arguments(benchmarks: Any) -> dict[str, argparse.ArgumentParser]
         parsers[name].add_argument(
             f"--{name}", type=_counts, default=default, help=f"default: {shown}"
         )
+        add_setting_arguments(parsers[name])
     parsers["sessions"].add_argument(
         "--seconds", type=_positive, default=20.0, help="of each number; default: %(default)s"
     )
@@ -120,40 +121,43 @@ def run(args: argparse.Namespace) -> int:
     if not rows:
         print(f"starling bench: nothing could be measured: {dict(facts)}", file=sys.stderr)
         return 1
-    report(f"bench {args.benchmark}", rows, facts)
+    shown = sessions.turned(rows) if args.benchmark == "sessions" else rows
+    report(f"bench {args.benchmark}", rows, facts, shown=shown)
     return 0
 
 
-def _measure_engine(args: argparse.Namespace) -> _Measured:
+def _measure_engine(args: argparse.Namespace) -> gpu.Measured:
     config = engine_config_of(args)
-    device = resolve_device(config.device)
-    dtype = str(resolve_dtype(config.dtype, device)).removeprefix("torch.")
+    device, dtype = _device_of(args)
     recordings = _recordings(args.files)
-    if args.benchmark == "redecode":
-        rows = redecode.measure(config, _utterances(recordings), args.interval_ms)
-    elif args.benchmark == "partials":
-        utterances = _utterances(recordings)
-        rows = partials.measure(build_engine, config, utterances, args.interval_ms)
-    else:
-        rows = throughput.measure(config, recordings, args.requests)
-    return rows, environment(config.model, device.type, dtype)
+    facts = environment(config.model, device.type, dtype_name(dtype))
+    match args.benchmark:
+        case "throughput":
+            rows = throughput.measure(config, recordings, args.requests)
+        case "redecode":
+            rows = redecode.measure(config, _utterances(recordings), args.interval_ms)
+        case _:
+            utterances = _utterances(recordings)
+            rows = partials.measure(build_engine, config, utterances, args.interval_ms)
+            facts["growth"] = partials.growth(rows)
+    return rows, facts
 
 
-def _measure_server(args: argparse.Namespace) -> _Measured:
+def _measure_server(args: argparse.Namespace) -> gpu.Measured:
     shape = server_bench.Shape(args.sessions, args.chunk_ms, args.seconds)
     rows, facts = server_bench.measure(np.concatenate(_recordings(args.files)), shape)
     # No model, but the detector's: on the CPU, in float32.
     return rows, environment("none", "cpu", "float32") | facts
 
 
-def _measure_attention(args: argparse.Namespace) -> _Measured:
+def _measure_attention(args: argparse.Namespace) -> gpu.Measured:
     device, dtype = _device_of(args)
     box = TimeBox(args.seconds)
     rows, facts = attention.measure(args.checkpoint, device=device, dtype=dtype, box=box)
     return rows, _environment(args.checkpoint, device, dtype) | facts
 
 
-def _measure_each(args: argparse.Namespace) -> _Measured:
+def _measure_each(args: argparse.Namespace) -> gpu.Measured:
     """One of the tables that are of one model; the rows say which."""
     device, dtype = _device_of(args)
     where: dict[str, Any] = {"device": device, "dtype": dtype}
@@ -161,12 +165,14 @@ def _measure_each(args: argparse.Namespace) -> _Measured:
     if args.benchmark == "formats":
         agreed = formats.agreements_on_speech(_recordings(args.files), **where)
 
-    def measure(name: str) -> _Measured:
+    def measure(name: str) -> gpu.Measured:
         match args.benchmark:
             case "requests":
-                return gpu.measure_requests(name, args.requests, TimeBox(), **where)
+                asked = where | settings_of(args)
+                return gpu.measure_requests(name, args.requests, TimeBox(), **asked)
             case "sessions":
-                return gpu.measure_sessions(name, args.sessions, args.seconds, TimeBox(), **where)
+                asked = where | settings_of(args)
+                return gpu.measure_sessions(name, args.sessions, args.seconds, TimeBox(), **asked)
             case "formats":
                 return formats.measure(name, agreed, box=TimeBox(args.seconds), **where)
             case _:
@@ -198,12 +204,13 @@ def _environment(
     checkpoints: Sequence[str], device: torch.device, dtype: torch.dtype
 ) -> dict[str, Any]:
     model = f"random weights: {', '.join(checkpoints)}"
-    return environment(model, device.type, str(dtype).removeprefix("torch."))
+    return environment(model, device.type, dtype_name(dtype))
 
 
-_MEASURES: Mapping[str, Callable[[argparse.Namespace], _Measured]] = {
+_MEASURES: Mapping[str, Callable[[argparse.Namespace], gpu.Measured]] = {
     "redecode": _measure_engine,
     "throughput": _measure_engine,
+    "partials": _measure_engine,
     "server": _measure_server,
     "attention": _measure_attention,
     "requests": _measure_each,

@@ -15,7 +15,10 @@ _COMMANDS = {
     "mic": ("clients.microphone", "live captions of this machine's microphone"),
     "top": ("clients.top", "what a server is doing, live in the terminal"),
     "loadtest": ("clients.load", "simulated sessions against a server, and what they see"),
-    "bench": ("stream_server.bench_command", "measure this machine: throughput, redecode, server"),
+    "bench": (
+        "stream_server.bench_command",
+        "measure this machine: throughput, redecode, partials, server, and tables of a GPU",
+    ),
 }
 _SERVE = "serve live speech recognition over websockets"
 

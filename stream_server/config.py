@@ -28,6 +28,7 @@ from engine.config import (
     Dtype,
     EngineConfig,
     KvDtype,
+    PartialContext,
     Toggle,
     Weights,
 )
@@ -128,6 +129,10 @@ class ServerConfig(BaseSettings):
     context: Context = Field(
         default=_ENGINE.context, description="how far the encoder's input is padded"
     )
+    partial_context: PartialContext = Field(
+        default=_ENGINE.partial_context,
+        description="what is encoded of a growing window: all of it, or what is new",
+    )
     num_slots: int = Field(
         default=_ENGINE.num_slots, ge=0, description="utterances at once; 0 chooses"
     )
@@ -214,6 +219,7 @@ def engine_config(config: ServerConfig) -> EngineConfig:
         weights=config.weights,
         kv_dtype=config.kv_dtype,
         context=config.context,
+        partial_context=config.partial_context,
         num_slots=config.num_slots,
         threads=config.threads,
         cache_dir=config.cache_dir,

@@ -13,13 +13,8 @@ from typing import Any, Final, Literal
 import torch
 
 from engine.assembly import resolve_kv_dtype
-from engine.audio.units import Positions
-from engine.bench.direct import (
-    DirectModel,
-    ModelSettings,
-    free_memory,
-    timer_of,
-)
+from engine.audio.units import FRAMES_PER_POSITION, Positions
+from engine.bench.direct import DirectModel, ModelSettings, free_memory, timer_of
 from engine.bench.random_checkpoint import PUBLISHED, random_checkpoint
 from engine.bench.time_box import TimeBox
 from engine.model.dims import ModelDims
@@ -136,21 +131,22 @@ def measure(
     del checkpoint
     _fill_caches(model)
     rows: list[dict[str, Any]] = []
-    steps: list[tuple[Literal["decode", "encode"], int]] = [
+    steps = _Steps(model, dtype, rates, time)
+    kinds: list[tuple[Literal["decode", "encode"], int]] = [
         *(("decode", batch) for batch in decode_batches),
         *(("encode", batch) for batch in encode_batches),
     ]
     for context in contexts:
-        for step, batch in steps:
+        for step, batch in kinds:
             what = f"{step}, {batch} rows, {context} positions"
             if batch > num_rows:
                 box.leave_out(what, f"there is memory for {num_rows} rows")
                 continue
             if not box.admits(what):
                 continue
-            timed = _decode if step == "decode" else _encode
+            timed = steps.decode if step == "decode" else steps.encode
             try:
-                figures = timed(model, batch, context, dtype, rates, time)
+                figures = timed(batch, context)
             except torch.OutOfMemoryError as exc:
                 box.leave_out(what, str(exc))
             else:
@@ -182,55 +178,53 @@ def _fill_caches(model: DirectModel) -> None:
             kept.values.normal_()
 
 
-@torch.inference_mode()
-def _decode(
-    model: DirectModel,
-    batch: int,
-    context: Positions,
-    dtype: torch.dtype,
-    rates: Rates,
-    time: Timer,
-) -> dict[str, float | None]:
-    """Each call decodes one token more, so the floor is that of the mean length."""
-    shape = decode_shape(batch, context)
-    model.capture(shape)
-    # Rows that only fill the shape up are computed for the scratch slot, as in service.
-    slots = torch.full((shape.rows,), model.caches.scratch, device=model.device)
-    slots[:batch] = torch.arange(batch)
-    model.caches.contexts.fill_(context)
-    model.caches.lengths.fill_(_TOKENS)
-    seconds = time(lambda: model.replay(shape, (slots,)))
-    tokens = (_TOKENS + float(model.caches.lengths[:batch].float().mean())) / 2
-    moved = decode_bytes(
-        model.dims,
-        rows=batch,
-        tokens=tokens,
-        positions=context,
-        weight_bytes=dtype.itemsize,
-        kv_bytes=model.kv_dtype.itemsize,
-    )
-    return _figures(seconds, moved / rates.copy) | {"GB": moved / 1e9, "TFLOP": None}
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """Times steps of one model, and says how long each would take at the device's `rates`."""
 
+    model: DirectModel
+    dtype: torch.dtype
+    rates: Rates
+    time: Timer
 
-@torch.inference_mode()
-def _encode(
-    model: DirectModel,
-    batch: int,
-    context: Positions,
-    dtype: torch.dtype,
-    rates: Rates,
-    time: Timer,
-) -> dict[str, float | None]:
-    shape = EncodeShape(batch, context)
-    model.capture(shape)
-    features = torch.randn(batch, model.dims.n_mels, 2 * context, device=model.device).to(dtype)
-    slots = torch.arange(batch, device=model.device)
-    seconds = time(lambda: model.replay(shape, (features, slots)))
-    operations = encode_operations(model.dims, rows=batch, context=context)
-    return _figures(seconds, operations / rates.product) | {
-        "GB": None,
-        "TFLOP": operations / 1e12,
-    }
+    @torch.inference_mode()
+    def decode(self, batch: int, context: Positions) -> dict[str, float | None]:
+        """Each call decodes one token more, so the floor is that of the mean length."""
+        model = self.model
+        shape = decode_shape(batch, context)
+        model.capture(shape)
+        # Rows that only fill the shape up are computed for the scratch slot, as in service.
+        slots = torch.full((shape.rows,), model.caches.scratch, device=model.device)
+        slots[:batch] = torch.arange(batch)
+        model.caches.contexts.fill_(context)
+        model.caches.lengths.fill_(_TOKENS)
+        seconds = self.time(lambda: model.replay(shape, (slots,)))
+        tokens = (_TOKENS + float(model.caches.lengths[:batch].float().mean())) / 2
+        moved = decode_bytes(
+            model.dims,
+            rows=batch,
+            tokens=tokens,
+            positions=context,
+            weight_bytes=self.dtype.itemsize,
+            kv_bytes=model.kv_dtype.itemsize,
+        )
+        return _figures(seconds, moved / self.rates.copy) | {"GB": moved / 1e9, "TFLOP": None}
+
+    @torch.inference_mode()
+    def encode(self, batch: int, context: Positions) -> dict[str, float | None]:
+        """A whole encode, with the keys and values of every decoder layer."""
+        model = self.model
+        shape = EncodeShape(batch, context)
+        model.capture(shape)
+        frames = FRAMES_PER_POSITION * context
+        features = torch.randn(batch, model.dims.n_mels, frames, device=model.device)
+        inputs = features.to(self.dtype), torch.arange(batch, device=model.device)
+        seconds = self.time(lambda: model.replay(shape, inputs))
+        operations = encode_operations(model.dims, rows=batch, context=context)
+        return _figures(seconds, operations / self.rates.product) | {
+            "GB": None,
+            "TFLOP": operations / 1e12,
+        }
 
 
 def _figures(seconds: float, floor: float) -> dict[str, float | None]:

@@ -29,6 +29,7 @@ from engine.bench.direct import (
     shortest_seconds,
 )
 from engine.bench.random_checkpoint import PUBLISHED, random_checkpoint
+from engine.bench.report import dtype_name
 from engine.bench.throughput import REQUEST_SECONDS
 from engine.bench.time_box import TimeBox
 from engine.config import EngineConfig, KvDtype, Weights
@@ -237,13 +238,9 @@ def _words(kind: Format, dtype: torch.dtype, device: torch.device) -> tuple[str,
     """What weights and caches are kept in."""
     caches = resolve_kv_dtype(kind.kv_dtype, dtype, device)
     return (
-        _name(dtype) if kind.weights == "auto" else kind.weights,
-        _name(caches) if kind.kv_dtype == "auto" else kind.kv_dtype,
+        dtype_name(dtype) if kind.weights == "auto" else kind.weights,
+        dtype_name(caches) if kind.kv_dtype == "auto" else kind.kv_dtype,
     )
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _up_to(eot: int, tokens: tuple[int, ...]) -> tuple[int, ...]:

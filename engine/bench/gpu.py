@@ -17,11 +17,13 @@ from typing import Any, Final
 
 import torch
 
-from engine.bench import attention, floor, formats, requests, sessions
+from engine.audio.units import SAMPLE_RATE
+from engine.bench import attention, floor, formats, partials, requests, sessions
 from engine.bench.direct import Audio, free_memory
 from engine.bench.random_checkpoint import (
     PUBLISHED,
     forced_length_config,
+    random_audio,
     random_checkpoint,
     random_engine,
 )
@@ -36,13 +38,27 @@ REQUESTS: Final = (1, 16, 64, 256)
 SESSIONS: Final = (200, 600, 1200)
 SESSION_SECONDS: Final = 10.0  # of each number of sessions, behind the warm-up
 
+PARTIAL_SECONDS: Final = 28.0  # the longest segment that the service makes
+
 _SESSION_WARM_UP_S: Final = 3.0
+_PARTIAL_INTERVAL_MS: Final = 400  # the protocol's default
+_PARTIAL_UTTERANCES: Final = 2
+_PARTIAL_SLOTS: Final = 32  # back ends are chosen over so many
+_LANGUAGE: Final = "en"  # random weights would detect any
 # Of the time, relative to each other. Two thirds of what tables 1 and 2 take is building engines.
-_SHARES: Final = {"floor": 1.0, "requests": 4.0, "sessions": 4.0, "formats": 2.0, "attention": 5.0}
+_SHARES: Final = {
+    "floor": 1.0,
+    "requests": 4.0,
+    "sessions": 4.0,
+    "partials": 2.0,
+    "formats": 2.0,
+    "attention": 5.0,
+}
 
 logger = logging.getLogger(__name__)
 
-Measured = tuple[Sequence[Mapping[str, Any]], Mapping[str, Any]]  # rows, and facts about them
+Rows = Sequence[Mapping[str, Any]]
+Measured = tuple[Rows, Mapping[str, Any]]  # rows, and facts about them
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +66,14 @@ class Part:
     """One table of one model (or of its own models), and its share of the time.
 
     `whole`: it cannot be ended early, so it is begun only where as long a one would still fit.
+    `shown` makes of its rows what is printed.
     """
 
     title: str
     share: float
     measure: Callable[[TimeBox], Measured]
     whole: bool = False
+    shown: Callable[[Rows], Rows] | None = None
 
 
 def plan(
@@ -83,10 +101,17 @@ def plan(
             "sessions": partial(
                 measure_sessions, name, SESSIONS, SESSION_SECONDS, sizes=sizes, **where
             ),
+            "partials": partial(measure_partials, name, sizes=sizes, **where),
             "formats": lambda box: formats.measure(name, agreed(), box=box, sizes=sizes, **where),
         }
         return [
-            Part(f"{table}, {name}", _SHARES[table], measure, whole=table == "requests")
+            Part(
+                f"{table}, {name}",
+                _SHARES[table],
+                measure,
+                whole=table == "requests",
+                shown=sessions.turned if table == "sessions" else None,
+            )
             for table, measure in measures.items()
         ]
 
@@ -148,7 +173,8 @@ def run(
                 {"table": part.title, "seconds": clock() - started, **found, "rows": list(rows)}
             )
             if rows:
-                report(f"bench {part.title}", rows, found)
+                shown = part.shown(rows) if part.shown else rows
+                report(f"bench {part.title}", rows, found, shown=shown)
         if part.whole:
             longest_whole = max(longest_whole, clock() - started)
         if not dead:
@@ -171,12 +197,18 @@ def measure_requests(
     device: torch.device,
     dtype: torch.dtype,
     sizes: Mapping[str, ModelDims] = PUBLISHED,
+    **settings: Any,
 ) -> Measured:
-    """Table 1 of the model that `sizes` has under `name`; it is measured whole or not at all."""
+    """Table 1 of the model that `sizes` has under `name`; it is measured whole or not at all.
+
+    `settings` are EngineConfig's, as in table 2.
+    """
     rows: list[dict[str, Any]] = []
     if box.admits(f"requests of {name}"):
-        rows = requests.measure(name, counts, device=device, dtype=dtype, dims=sizes[name])
-    return rows, {"checkpoint": name, "left_out": box.left_out}
+        rows = requests.measure(
+            name, counts, device=device, dtype=dtype, dims=sizes[name], box=box, **settings
+        )
+    return rows, {"checkpoint": name, **settings, "left_out": box.left_out}
 
 
 def measure_sessions(
@@ -188,18 +220,44 @@ def measure_sessions(
     device: torch.device,
     dtype: torch.dtype,
     sizes: Mapping[str, ModelDims] = PUBLISHED,
+    **settings: Any,
 ) -> Measured:
     """Table 2 of the model that `sizes` has under `name`; each count is measured or left out."""
     checkpoint = random_checkpoint(name, device=device, dtype=dtype, dims=sizes[name])
-    engine = random_engine(checkpoint, forced_length_config(), device=device, dtype=dtype)
+    config = forced_length_config(**settings)
+    engine = random_engine(checkpoint, config, device=device, dtype=dtype)
     rows: list[dict[str, Any]] = []
     for count in counts:
         if box.admits(f"{count} sessions"):
             rows += sessions.measure(
-                lambda: engine,
-                (count,),
-                seconds,
-                warm_up_s=_SESSION_WARM_UP_S,
-                rehearse=not rows,
+                engine, (count,), seconds, warm_up_s=_SESSION_WARM_UP_S, rehearse=not rows
             )
-    return rows, {"checkpoint": name, "seconds": seconds, "left_out": box.left_out}
+    return rows, {"checkpoint": name, "seconds": seconds, **settings, "left_out": box.left_out}
+
+
+def measure_partials(
+    name: str,
+    box: TimeBox,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    seconds: float = PARTIAL_SECONDS,
+    sizes: Mapping[str, ModelDims] = PUBLISHED,
+) -> Measured:
+    """Table 6 of the model that `sizes` has under `name`: windows that grow up to `seconds`.
+
+    One utterance at a time, so the engines have graphs for no more.
+    """
+    checkpoint = random_checkpoint(name, device=device, dtype=dtype, dims=sizes[name])
+    length = round(seconds * SAMPLE_RATE)
+    rows = partials.measure(
+        lambda config: random_engine(checkpoint, config, device=device, dtype=dtype),
+        forced_length_config(num_slots=_PARTIAL_SLOTS, max_batch=1),
+        [random_audio(length, seed=seed) for seed in range(_PARTIAL_UTTERANCES)],
+        _PARTIAL_INTERVAL_MS,
+        language=_LANGUAGE,
+        compare=False,
+        box=box,
+    )
+    facts = {"checkpoint": name, "growth": partials.growth(rows), "left_out": box.left_out}
+    return rows, facts

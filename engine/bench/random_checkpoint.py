@@ -12,11 +12,9 @@ or two more. And no hypothesis ends by itself: `forced_length_config` gives each
 people speak in that time.
 """
 
-import argparse
-import ast
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import islice, product
 from math import inf, sqrt
 from string import ascii_lowercase
@@ -174,50 +172,6 @@ def random_audio(num_samples: int, *, seed: int = 0) -> NDArray[np.float32]:
     loudness = np.repeat(generator.uniform(0.0, 0.2, -(-num_samples // burst)), burst)
     noise = generator.uniform(-1.0, 1.0, num_samples) * loudness[:num_samples]
     return noise.astype(np.float32)
-
-
-def benchmark_parser(
-    module: str, description: str, sizes: Mapping[str, ModelDims] = PUBLISHED
-) -> argparse.ArgumentParser:
-    """The arguments of every benchmark that times random checkpoints of one of `sizes`."""
-    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
-    parser.add_argument("model", choices=sizes, help="whose sizes to take")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda; default: %(default)s")
-    parser.add_argument("--dtype", default="auto", help="default: half precision on a GPU")
-    parser.add_argument("--decoder-layers", type=int, help="in place of the model's own")
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        type=_setting,
-        dest="settings",
-        metavar="NAME=VALUE",
-        help="a setting of the engine, such as kv_dtype=fp8 or num_slots=512; any number of times",
-    )
-    return parser
-
-
-def counts_argument(text: str) -> tuple[int, ...]:
-    """Whole numbers above 0 between commas. Raises argparse.ArgumentTypeError."""
-    try:
-        counts = tuple(map(int, text.split(",")))
-    except ValueError as exc:
-        raise argparse.ArgumentTypeError(f"got {text!r}, takes numbers between commas") from exc
-    if min(counts) < 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}, takes numbers above 0")
-    return counts
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    name, _, value = text.partition("=")
-    known = [field.name for field in fields(EngineConfig)]
-    if name not in known:
-        raise argparse.ArgumentTypeError(f"got {name!r}, takes one of {', '.join(known)}")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value  # a word
 
 
 def _endless(generation: GenerationDefaults, tokenizer: Tokenizer) -> GenerationDefaults:

@@ -13,6 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """As settings have it: "float16"."""
+    return str(dtype).removeprefix("torch.")
+
+
 def environment(model: str, device: str, dtype: str) -> dict[str, Any]:
     """What a figure must be read with: commit, hardware, versions, checkpoint."""
     return {
@@ -28,12 +33,22 @@ def environment(model: str, device: str, dtype: str) -> dict[str, Any]:
     }
 
 
-def report(title: str, rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> None:
-    """Print `rows`, which share their keys, as a table, then everything as one JSON line."""
+def report(
+    title: str,
+    rows: Sequence[Mapping[str, Any]],
+    facts: Mapping[str, Any],
+    *,
+    shown: Sequence[Mapping[str, Any]] | None = None,
+) -> None:
+    """Print `rows`, which share their keys, as a table, then everything as one JSON line.
+
+    `shown`, if given, stand in the table in their place.
+    """
+    shown = shown or rows
     table = Table(title=title)
-    for column in rows[0]:
+    for column in shown[0]:
         table.add_column(column, justify="right")
-    for row in rows:
+    for row in shown:
         table.add_row(*(_shown(value) for value in row.values()))
     Console().print(table)
     print(json.dumps({"benchmark": title, **facts, "rows": list(rows)}, ensure_ascii=False))

@@ -6,12 +6,9 @@ of tokens. Every variant is built once. It is timed twice at every count: `first
 with one request, the counts rising, so that no batch is larger than any before; then `warm`,
 after a warm-up with the largest. `transformers` always encodes 30 s, as the engine does with the
 context `full`. Times are from samples to tokens, features computed on the device.
-
-    python -m engine.bench.requests large-v3-turbo --device cuda
 """
 
-import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
@@ -20,24 +17,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine.assembly import resolve_device, resolve_dtype
 from engine.audio.units import SAMPLE_RATE
+from engine.bench.direct import free_memory
 from engine.bench.random_checkpoint import (
-    PUBLISHED,
-    benchmark_parser,
-    counts_argument,
     forced_length_config,
     random_audio,
     random_checkpoint,
     random_engine,
 )
-from engine.bench.report import environment, report
 from engine.bench.throughput import (
     REQUEST_SECONDS,
     TransformersBaseline,
     run_requests,
     seconds_of,
 )
+from engine.bench.time_box import TimeBox
 from engine.config import EngineConfig
 from engine.events import Context, EngineEvent, SegmentClosed
 from engine.loop import Loop
@@ -69,20 +63,18 @@ def measure(
     device: torch.device,
     dtype: torch.dtype,
     contexts: Sequence[Context] = CONTEXTS,
-    beside_transformers: bool = True,
-    decoder_layers: int | None = None,
     dims: ModelDims | None = None,
-    seed: int = 0,
+    box: TimeBox | None = None,
     **settings: Any,
 ) -> list[dict[str, Any]]:
     """A row for each number of requests, each engine and each context.
 
-    `name`, `decoder_layers` and `dims` are `random_checkpoint`'s, `settings` EngineConfig's.
-    Raises ConfigError, and AssertionError where a request did not get all its tokens.
+    `name` and `dims` are `random_checkpoint`'s, `settings` EngineConfig's. Where `transformers`
+    fails, its rows are left out, and `box` is told. Raises ConfigError, and AssertionError where
+    a request did not get all its tokens.
     """
-    checkpoint = random_checkpoint(
-        name, device=device, dtype=dtype, seed=seed, decoder_layers=decoder_layers, dims=dims
-    )
+    box = box or TimeBox()
+    checkpoint = random_checkpoint(name, device=device, dtype=dtype, dims=dims)
     config = forced_length_config(**settings)
     counts = sorted(counts)
     requests = [
@@ -97,12 +89,17 @@ def measure(
         for context in contexts:
             timed[variant, context] = _time(partial(run, context), requests, counts)
         del run
-        _give_memory_back(device)
-    if beside_transformers:
+        free_memory(device)  # the next engine takes a share of what is free
+    reason = ""
+    try:
         generate = _TransformersRun(checkpoint, config, device)
         timed["transformers", "full"] = _time(generate, requests, counts)
-        del generate
-        _give_memory_back(device)
+    except torch.AcceleratorError:
+        raise  # no kernel can be launched after it
+    except Exception as exc:  # noqa: BLE001 - any library's way to say that it cannot
+        reason = f"{type(exc).__name__}: {exc}"
+    if reason:
+        box.leave_out("transformers", reason)
     return [
         _row(count, engine, context, times)
         for count in counts
@@ -246,47 +243,3 @@ def _row(count: int, engine: str, context: str, times: _Timed) -> dict[str, Any]
         "warm s each": warm / count,
         "requests / s": count / warm,
     }
-
-
-def _give_memory_back(device: torch.device) -> None:
-    """To the driver: the next engine takes a share of what is free there."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-
-
-def main(
-    arguments: Sequence[str] | None = None, sizes: Mapping[str, ModelDims] = PUBLISHED
-) -> None:
-    """Measure a model of one of `sizes` and report, as the command line says."""
-    parser = benchmark_parser("engine.bench.requests", "requests of 6 s, all at once", sizes)
-    parser.add_argument(
-        "--requests", type=counts_argument, default=COUNTS, help="default: %(default)s"
-    )
-    parser.add_argument(
-        "--no-transformers", action="store_true", help="leave out the runs beside the engine's"
-    )
-    args = parser.parse_args(arguments)
-    device = resolve_device(args.device)
-    dtype = resolve_dtype(args.dtype, device)
-    rows = measure(
-        args.model,
-        args.requests,
-        device=device,
-        dtype=dtype,
-        beside_transformers=not args.no_transformers,
-        decoder_layers=args.decoder_layers,
-        dims=sizes[args.model],
-        seed=args.seed,
-        **dict(args.settings),
-    )
-    facts = environment(f"random {args.model}", device.type, str(dtype).removeprefix("torch."))
-    report(
-        f"bench requests of {REQUEST_SECONDS} s",
-        rows,
-        {**facts, "decoder_layers": args.decoder_layers, "settings": dict(args.settings)},
-    )
-
-
-if __name__ == "__main__":
-    main()

@@ -88,11 +88,17 @@ class GraphRunner:
 def capture_all(
     graphs: GraphRunner, shapes: Sequence[Shape], capture: Callable[[Shape], None]
 ) -> None:
-    """Capture every shape; says in the log how long it took and what memory it needs."""
+    """Capture every shape; says in the log how long it took and what memory it needs.
+
+    What does not fit into memory is left out: such steps run eagerly, in halves if need be.
+    """
     started = time.monotonic()
     before = torch.cuda.memory_reserved() if torch.cuda.is_available() else 0
     for shape in shapes:
-        capture(shape)
+        try:
+            capture(shape)
+        except torch.OutOfMemoryError as exc:
+            logger.warning("no memory for the graph of %s: %s", shape, exc)
     after = torch.cuda.memory_reserved() if torch.cuda.is_available() else 0
     logger.info(
         "%d CUDA graphs captured in %.1f s, %.0f MiB",

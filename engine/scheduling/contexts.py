@@ -81,8 +81,9 @@ class ContextPolicy:
             start = Positions(kept - self.look_back)
             needed = positions_covering(num_samples) + self.margin - start
             width = next((size for size in EXTENSION_BUCKETS if size >= needed), None)
-            if width is not None and start + width <= MAX_WINDOW_POSITIONS and width < context:
-                return Encoding(start, width)
+            if width is not None and width < context:
+                # At the end of 30 s it reaches further back instead of beyond them.
+                return Encoding(Positions(min(start, MAX_WINDOW_POSITIONS - width)), width)
         return Encoding(Positions(0), context)
 
     def positions(self, num_samples: int, *, trimmed: bool) -> Positions:

@@ -129,10 +129,7 @@ def outcome(
         tensor.copy_(value)
     if isinstance(shape, DecodeShape | FeedShape):
         runner._caches.contexts.clamp_(max=shape.reach)
-    if replayed:
-        outputs = runner._run(shape, inputs)
-    else:
-        outputs = runner._program(shape)(*inputs)
+    outputs = runner._run(shape, inputs) if replayed else runner._program(shape)(*inputs)
     return [tensor.clone() for tensor in (*outputs, *state)]
 
 

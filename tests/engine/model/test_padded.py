@@ -1,6 +1,6 @@
 """Rows of equal width against the packed layout, which attends row by row."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -35,13 +35,13 @@ class Given:
     @classmethod
     def build(cls, backend: str, kv_dtype: torch.dtype, *, most_positions: int = WINDOW) -> "Given":
         slots, starts, counts, contexts = torch.tensor(ROWS).T
-        padded = Padded.build(
+        padded = Padded(
             load_backend(backend, torch.float32, kv_dtype),
             slots,
-            starts,
+            starts + 1,
             contexts,
             width=WIDTH,
-            n_text_ctx=N_TEXT_CTX,
+            most_tokens=N_TEXT_CTX,
             most_positions=most_positions,
         )
         packed = Packed.build(
@@ -70,17 +70,6 @@ def assert_close(actual: Tensor, expected: Tensor) -> None:
 
 in_both_formats = pytest.mark.parametrize("kv_dtype", [torch.float32, FLOAT8], ids=str)
 by_each = pytest.mark.parametrize("backend", ["eager", "sdpa"])
-
-
-def test_tokens_stand_one_behind_the_other_from_each_row_s_start() -> None:
-    positions = Given.build("eager", torch.float32).padded.positions.view(-1, WIDTH)
-    assert positions[:3].tolist() == [[0, 1, 2, 3], [7, 8, 9, 10], [3, 4, 5, 6]]
-
-
-def test_what_padding_feeds_behind_the_text_context_takes_its_last_position() -> None:
-    """There is no embedding for another; nobody sees what comes of it."""
-    positions = Given.build("eager", torch.float32).padded.positions.view(-1, WIDTH)
-    assert positions[3].tolist() == [11, 12, 13, 13]
 
 
 @by_each
@@ -128,14 +117,12 @@ def test_what_padding_left_behind_is_overwritten_before_it_is_seen(backend: str)
             tensor.view(-1, WIDTH, HEADS, HEAD_DIM)[1, 2:] = padding
         given.attend_self(*first, cache)
         # The second row had two tokens of its own from position 7 on.
-        later = Padded.build(
-            given.backend,
-            torch.tensor([1]),
-            torch.tensor([9]),
-            torch.tensor([3]),
+        later = replace(
+            given,
+            slots=torch.tensor([1]),
+            seen=torch.tensor([9 + 1]),
+            contexts=torch.tensor([3]),
             width=2,
-            n_text_ctx=N_TEXT_CTX,
-            most_positions=WINDOW,
         )
         fed = [normal(2, HEADS, HEAD_DIM, seed=seed) for seed in (8, 9, 10)]
         outcomes.append(later.attend_self(*fed, cache))
