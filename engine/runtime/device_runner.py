@@ -7,7 +7,6 @@ for. On a processor, where the tests run it, a launch is simply over when it ret
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,7 @@ from engine.runtime.buckets import (
 from engine.runtime.caches import SlotCaches
 from engine.runtime.features import SlotFeatures
 from engine.runtime.graphs import GraphRunner, Program
+from engine.runtime.launched import Copied, Joined, Launched, Stopwatch
 from engine.runtime.pending import Pending
 from engine.runtime.programs import Column, Programs
 from engine.scheduling.steps import (
@@ -50,7 +50,6 @@ from engine.scheduling.steps import (
     VerifyRow,
     VerifyStep,
     halve,
-    join,
 )
 
 
@@ -90,11 +89,11 @@ class DeviceRunner:
             if halves is None:
                 raise
             torch.cuda.empty_cache()
-            return _Joined([self._launch(half) for half in halves])
+            return Joined([self._launch(half) for half in halves])
 
     @torch.inference_mode()
-    def _launch(self, step: Step) -> "_Launched":
-        watch = _Stopwatch(self._device)
+    def _launch(self, step: Step) -> Launched:
+        watch = Stopwatch(self._device)
         match step:
             case EncodeStep():
                 read = self._encode(step)
@@ -109,7 +108,7 @@ class DeviceRunner:
                 looks = look_at(self._model, self._caches, step.rows, contexts)
                 read = partial(boundaries_of, step.rows, looks)
         watch.stop()
-        return _Launched(read, watch, waits=not isinstance(step, EncodeStep | ExtendStep))
+        return Launched(read, watch, waits=not isinstance(step, EncodeStep | ExtendStep))
 
     @torch.inference_mode()
     def capture(self, shape: Shape) -> None:
@@ -197,7 +196,7 @@ class DeviceRunner:
         slots = [slot.index for slot in step.slots]
         shape = decode_shape(len(slots), max(self._contexts[slot] for slot in slots))
         (chosen,) = self._run(shape, (self._slots_on_device(slots, shape.rows),))
-        on_host = _Copied(chosen)
+        on_host = Copied(chosen)
 
         def read() -> TokensResult:
             values = on_host.numpy()
@@ -239,7 +238,7 @@ class DeviceRunner:
             record[Column.SEED] = sampling.seed
             record[Column.TOKENS : Column.TOKENS + len(tokens)] = tokens
         outputs, sot_logits = self._run(shape, (self._to_device(staged),))
-        on_host = _Copied(outputs)
+        on_host = Copied(outputs)
         languages = self._detect(rows, sot_logits)
 
         def read() -> TokensResult:
@@ -249,7 +248,7 @@ class DeviceRunner:
 
     def _detect(
         self, rows: Sequence[PrefillRow | VerifyRow], sot_logits: Tensor
-    ) -> "dict[int, _Copied]":
+    ) -> dict[int, Copied]:
         """For rows that detect: the most likely language's place in their list, and how likely.
 
         openai/whisper `detect_language`: the softmax over language tokens alone.
@@ -259,7 +258,7 @@ class DeviceRunner:
             if isinstance(row, PrefillRow) and row.languages:
                 ids = self._to_device(np.array(row.languages))
                 best = sot_logits[number, ids].softmax(dim=-1).max(dim=-1)
-                found[number] = _Copied(torch.stack((best.values, best.indices.float())))
+                found[number] = Copied(torch.stack((best.values, best.indices.float())))
         return found
 
     def _staged(self, shape: FeedShape) -> np.ndarray[Any, np.dtype[np.int32]]:
@@ -297,7 +296,7 @@ def _read_feed(
     starts: Sequence[int],
     values: np.ndarray[Any, np.dtype[np.int32]],
     outs: int,
-    languages: "dict[int, _Copied]",
+    languages: dict[int, Copied],
 ) -> TokensResult:
     """The rows of what `Programs.feed` returned, padding left out."""
     results: list[TokenRow | LanguageRow] = []
@@ -319,83 +318,3 @@ def _read_feed(
             )
         )
     return TokensResult(tuple(results))
-
-
-class _Copied:
-    """A tensor on its way to the host; to be read once the step it came from is over."""
-
-    def __init__(self, source: Tensor) -> None:
-        self._host = torch.empty(
-            source.shape, dtype=source.dtype, pin_memory=source.device.type == "cuda"
-        )
-        self._host.copy_(source, non_blocking=True)
-
-    def numpy(self) -> np.ndarray[Any, Any]:
-        return self._host.numpy()
-
-
-class _Stopwatch:
-    """The device's time between construction and `stop`."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._on_gpu = device.type == "cuda"
-        self._started: Any = self._now()
-        self._stopped: Any = None
-
-    def _now(self) -> Any:
-        if not self._on_gpu:
-            return perf_counter()
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record()
-        return event
-
-    def stop(self) -> None:
-        self._stopped = self._now()
-
-    def wait(self) -> None:
-        if self._on_gpu:
-            self._stopped.synchronize()
-
-    def seconds(self) -> float | None:
-        if not self._on_gpu:
-            return float(self._stopped - self._started)
-        if not self._stopped.query():
-            return None
-        return float(self._started.elapsed_time(self._stopped)) / 1000
-
-
-class _Launched:
-    """One launched step; `waits` where its result is the device's to know."""
-
-    def __init__(self, read: Callable[[], StepResult], watch: _Stopwatch, *, waits: bool) -> None:
-        self._read = read
-        self._watch = watch
-        self._waits = waits
-
-    def result(self) -> StepResult:
-        """Wait for the step where that is needed, and read what it came to."""
-        if self._waits:
-            self._watch.wait()
-        return self._read()
-
-    def seconds(self) -> float | None:
-        """The device's time for the step."""
-        return self._watch.seconds()
-
-
-class _Joined:
-    """The two halves of a step that did not fit into memory."""
-
-    def __init__(self, halves: Sequence[_Launched]) -> None:
-        self._halves = halves
-
-    def result(self) -> StepResult:
-        """Both halves' rows."""
-        first, second = (half.result() for half in self._halves)
-        return join(first, second)
-
-    def seconds(self) -> float | None:
-        """Both halves' time."""
-        times = [half.seconds() for half in self._halves]
-        known = [time for time in times if time is not None]
-        return sum(known) if len(known) == len(times) else None
