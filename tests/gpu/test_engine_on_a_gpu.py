@@ -54,6 +54,24 @@ def assert_exact(directory: Path, config: EngineConfig, device: torch.device, sh
     assert engine.metrics.failures == 0
 
 
+def test_an_engine_in_float32_has_no_shorter_products(device: torch.device, root: Path) -> None:
+    """As torch starts, convolutions are made of 10 bits of mantissa: 3 digits, not 7."""
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cuda.matmul.allow_tf32 = True
+    engine = engine_on(device, checkpoint(root, "base", head_dim=64), EAGER)
+    encoder = runner_of(engine)._model.encoder
+    generator = torch.Generator(device).manual_seed(0)
+    features = torch.randn(1, 80, 800, device=device, generator=generator)
+    matrix = torch.randn(512, 512, device=device, generator=generator)
+    exact = (
+        torch.nn.functional.conv1d(features.double(), encoder.conv1.weight.double(), padding=1),
+        matrix.double() @ matrix.double(),
+    )
+    found = torch.nn.functional.conv1d(features, encoder.conv1.weight, padding=1), matrix @ matrix
+    for ours, known in zip(found, exact, strict=True):
+        assert float((ours - known).abs().max() / known.abs().max()) < 1e-5
+
+
 @pytest.mark.parametrize("shape", list(SHAPES))
 def test_float32_says_with_graphs_what_transformers_says(
     device: torch.device, root: Path, shape: str
@@ -115,7 +133,6 @@ def test_what_the_device_chooses_itself_says_what_transformers_says(
 
 def test_results_read_a_step_late_say_the_same(device: torch.device, root: Path) -> None:
     """With words and an open language, whose passes lie between others."""
-    runner = None
     said = []
     for options in (TRIMMED, replace(TRIMMED, language=None, word_timestamps=True)):
         for run_ahead in (0, 1):

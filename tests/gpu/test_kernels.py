@@ -95,6 +95,39 @@ def row_slots(rows: int, slots: int, device: torch.device) -> Tensor:
     return torch.randperm(slots, generator=torch.Generator().manual_seed(7))[:rows].to(device)
 
 
+def on_host(cache: Cache) -> Cache:
+    return Cache(cache.stored.cpu(), None if cache.scales is None else cache.scales.cpu())
+
+
+def store_on_host(
+    caches: tuple[Cache, Cache],
+    new_keys: Tensor,
+    new_values: Tensor,
+    slots: Tensor,
+    *,
+    starts: Tensor,
+) -> None:
+    """The plain twin, on a processor: there a division by a number is one, not a product."""
+    keys, values = caches
+    store_keys_values_plain(
+        new_keys.cpu(),
+        new_values.cpu(),
+        keys.stored,
+        values.stored,
+        slots.cpu(),
+        starts=starts.cpu(),
+        key_scales=keys.scales,
+        value_scales=values.scales,
+    )
+
+
+def assert_same_bits(found: Cache, expected: Cache) -> None:
+    bits = found.stored.cpu().contiguous().view(torch.uint8)
+    assert torch.equal(bits, expected.stored.contiguous().view(torch.uint8))
+    if found.scales is not None and expected.scales is not None:
+        assert torch.equal(found.scales.cpu(), expected.scales)
+
+
 # Each format and width once, and the half formats at every width.
 CASES = [
     *((torch.float16, torch.float16, width) for width in (1, 8, 32, 64)),
@@ -142,23 +175,8 @@ def test_tokens_are_stored_and_attended_to_in_one_launch(
     values = Cache.random(rows + 1, ROOM, kind, device)
     slots = row_slots(rows, rows + 1, device)
     seen = torch.linspace(TEXT - width, 1, rows, device=device).long()
-    known = [
-        None if it is None else it.clone()
-        for cache in (keys, values)
-        for it in (cache.stored, cache.scales)
-    ]
-    assert known[0] is not None
-    assert known[2] is not None
-    store_keys_values_plain(
-        new_keys,
-        new_values,
-        known[0],
-        known[2],
-        slots,
-        starts=seen - 1,
-        key_scales=known[1],
-        value_scales=known[3],
-    )
+    known = on_host(keys), on_host(values)
+    store_on_host(known, new_keys, new_values, slots, starts=seen - 1)
     attended = slot_attention(
         query,
         keys.stored,
@@ -172,13 +190,11 @@ def test_tokens_are_stored_and_attended_to_in_one_launch(
         new_keys=new_keys,
         new_values=new_values,
     )
-    for cache, stored, scales in ((keys, known[0], known[1]), (values, known[2], known[3])):
-        assert torch.equal(cache.stored.view(torch.uint8), stored.view(torch.uint8))
-        if cache.scales is not None and scales is not None:
-            assert torch.equal(cache.scales, scales)
-    expected = attention(query, keys.of(slots, TEXT), values.of(slots, TEXT), seen, causal=True)
+    for found, expected in zip((keys, values), known, strict=True):
+        assert_same_bits(found, expected)
+    exact = attention(query, keys.of(slots, TEXT), values.of(slots, TEXT), seen, causal=True)
     tolerance = TOLERANCES[dtype]
-    torch.testing.assert_close(attended.double(), expected, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(attended.double(), exact, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("kind", [torch.float16, FLOAT8], ids=str)
@@ -187,27 +203,23 @@ def test_whole_windows_are_stored_as_the_plain_twin_stores_them(
 ) -> None:
     """From places of their own; what would lie behind the cache is dropped."""
     _, new_keys, new_values = random_query(5, 200, torch.float16, device)
-    caches = [Cache.random(8, MAX_WINDOW_POSITIONS, kind, device) for _ in range(2)]
-    twins = [
-        Cache(it.stored.clone(), None if it.scales is None else it.scales.clone()) for it in caches
-    ]
+    keys, values = (Cache.random(8, MAX_WINDOW_POSITIONS, kind, device) for _ in range(2))
+    known = on_host(keys), on_host(values)
     slots = torch.tensor([6, 0, 3, 1, 5], device=device)
     starts = torch.tensor([0, 1, 777, 1300, 1450], device=device)
-    for (keys, values), store in ((caches, store_keys_values), (twins, store_keys_values_plain)):
-        store(
-            new_keys,
-            new_values,
-            keys.stored,
-            values.stored,
-            slots,
-            starts=starts,
-            key_scales=keys.scales,
-            value_scales=values.scales,
-        )
-    for found, expected in zip(caches, twins, strict=True):
-        assert torch.equal(found.stored.view(torch.uint8), expected.stored.view(torch.uint8))
-        if found.scales is not None and expected.scales is not None:
-            assert torch.equal(found.scales, expected.scales)
+    store_on_host(known, new_keys, new_values, slots, starts=starts)
+    store_keys_values(
+        new_keys,
+        new_values,
+        keys.stored,
+        values.stored,
+        slots,
+        starts=starts,
+        key_scales=keys.scales,
+        value_scales=values.scales,
+    )
+    for found, expected in zip((keys, values), known, strict=True):
+        assert_same_bits(found, expected)
 
 
 @pytest.mark.parametrize("width", [1, 32])

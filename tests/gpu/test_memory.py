@@ -12,6 +12,7 @@ from torch import Tensor
 
 from engine.assembly import Engine
 from engine.audio.units import MAX_WINDOW_POSITIONS, Samples
+from engine.config import Attention
 from engine.events import (
     AppendAudio,
     CancelUtterance,
@@ -26,9 +27,10 @@ from engine.events import (
     UtteranceId,
 )
 from engine.loop import Loop
-from engine.runtime.device_runner import DeviceRunner, _Joined
+from engine.runtime.device_runner import DeviceRunner
+from engine.runtime.launched import Joined
 from engine.scheduling.slots import SlotHandle
-from engine.scheduling.steps import EncodeRow, EncodeStep
+from engine.scheduling.steps import EncodeResult, EncodeRow, EncodeStep
 from tests.gpu.building import EAGER, EMBEDDED, ON_GPU, TRIMMED, engine_on, runner_of
 from tests.support.engines import Driver, babble, decode_together, tokens_of
 
@@ -131,10 +133,11 @@ def test_thousands_of_utterances_leave_no_memory_behind(device: torch.device) ->
     held, peak = MEMORY.allocated(), MEMORY.peak()
     assert_all_ended(live(engine, rest), rest)
     print(
-        f"{len(engine.metrics.steps)} kinds of steps; allocated after {SETTLED} and "
+        f"{', '.join(engine.metrics.steps)}; allocated after {SETTLED} and "
         f"{UTTERANCES} utterances: {held / 2**20:.1f} and {MEMORY.allocated() / 2**20:.1f} MiB, "
         f"at most {peak / 2**20:.1f} and {MEMORY.peak() / 2**20:.1f} MiB"
     )
+    assert {"EncodeStep", "PrefillStep", "VerifyStep", "DecodeStep"} <= set(engine.metrics.steps)
     assert MEMORY.allocated() <= held + SLACK
     assert MEMORY.peak() <= peak + PEAK_SLACK
     assert engine.scheduler.num_utterances == 0
@@ -166,12 +169,13 @@ def peak_of(runner: DeviceRunner, step: EncodeStep) -> int:
     return MEMORY.peak_reserved()
 
 
-def scarce_engine(device: torch.device) -> Engine:
-    return engine_on(device, EMBEDDED, replace(EAGER, num_slots=ROWS, max_batch=ROWS))
+def scarce_engine(device: torch.device, attention: Attention) -> Engine:
+    config = replace(EAGER, num_slots=ROWS, max_batch=ROWS, attention=attention)
+    return engine_on(device, EMBEDDED, config)
 
 
 def test_a_step_that_does_not_fit_is_done_in_halves(device: torch.device) -> None:
-    engine = scarce_engine(device)
+    engine = scarce_engine(device, "triton")
     runner = runner_of(engine)
     runner.launch(encodes(1)).result()  # kernels and workspaces
     half, whole = peak_of(runner, encodes(2, ROWS // 2)), peak_of(runner, encodes(3))
@@ -179,8 +183,8 @@ def test_a_step_that_does_not_fit_is_done_in_halves(device: torch.device) -> Non
     assert whole > half + (64 << 20)
     with MEMORY.at_most((half + whole) // 2):
         pending = runner.launch(encodes(4))
-        assert isinstance(pending, _Joined)
-        assert len(pending.result().slots) == ROWS  # type: ignore[union-attr]
+        assert isinstance(pending, Joined)
+        assert pending.result() == EncodeResult(tuple(row.slot for row in encodes(4).rows))
         found = cross_keys(runner)
         finals = decode_together(engine, [babble(1.0, seed=1)], TRIMMED)
     torch.testing.assert_close(found, known, rtol=1e-3, atol=1e-3)
@@ -188,7 +192,8 @@ def test_a_step_that_does_not_fit_is_done_in_halves(device: torch.device) -> Non
 
 
 def test_a_step_that_does_not_fit_at_all_fails_alone(device: torch.device) -> None:
-    engine = scarce_engine(device)
+    """All scores of 30 s are more than what lies free between other tensors."""
+    engine = scarce_engine(device, "eager")
     known = decode_together(engine, [babble(1.0, seed=1)], replace(TRIMMED, context="full"))
     driver = Driver(engine)
     options = replace(TRIMMED, context="full")
