@@ -42,6 +42,7 @@ _CPU_CACHE_BYTES: Final = 2 << 30  # a laptop has it to spare; more only helps p
 _GPU_CACHE_SHARE: Final = 0.6  # of the memory left after the weights; the rest is activations
 _MOST_SLOTS: Final = {"cpu": 64, "cuda": 1024}
 _FEWEST_SLOTS: Final = 4
+_PROMPT_TOKENS: Final = 64  # of a prompt to warm up with: longer than any captured feed
 _DTYPES: Final = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -125,6 +126,8 @@ def assemble(
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+        # Its attention makes a plan for each new shape, in service and for too long.
+        torch.backends.cuda.enable_cudnn_sdp(False)
     dims, tokenizer = checkpoint.dims, checkpoint.tokenizer
     model = Whisper.from_checkpoint(checkpoint, dtype=dtype, device=device)
     if config.weights != "auto":
@@ -178,6 +181,8 @@ def warm_up(runner: StepRunner, checkpoint: Checkpoint) -> None:
     sampling = Sampling(len(prefix), timestamps=False)
     runner.launch(PrefillStep((PrefillRow(slot, prefix, 0, sampling),))).result()
     runner.launch(DecodeStep((slot,))).result()
+    prompted = prefix + (prefix[-1],) * _PROMPT_TOKENS
+    runner.launch(PrefillStep((PrefillRow(slot, prompted, 0, sampling),))).result()
 
 
 def _multiplies_bfloat16() -> bool:

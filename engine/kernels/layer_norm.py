@@ -19,7 +19,8 @@ def add_layer_norm(
     to that type before it is normed, as two separate operations would round it; mean and variance
     are in float32, the variance around the mean (Ba, Kiros, Hinton 2016). Without an update
     `hidden` itself is the sum. A float16 sum beyond the format's range becomes its largest number:
-    the residual of the large models comes near it. Raises ValueError where shapes or types do not fit.
+    the residual of the large models comes near it. Raises ValueError where shapes or types do not
+    fit.
     """
     if hidden.dim() != 2 or hidden.stride(1) != 1:
         raise ValueError(f"hidden is [tokens, state] with contiguous tokens, got {hidden.shape}")

@@ -156,7 +156,7 @@ def _load_samples(samples, at, count, MAX_SAMPLES: tl.constexpr):
     return tl.load(samples + at, mask=at < count, other=0.0).to(tl.float64)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["counts", "firsts", "slots"])
 def _transform_block(
     audio,  # [slots, MAX_SAMPLES] float32
     audio_slot_stride,
@@ -237,7 +237,7 @@ def _transform_block(
     tl.store(block_peaks + slot * peaks_slot_stride + block, peak)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["counts", "slots"])
 def _clamp_and_scale(
     frames,  # [slots, MAX_FRAMES, mels] float32
     frames_slot_stride,

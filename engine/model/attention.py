@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from types import EllipsisType
 from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from engine.kernels.plain_attention import quantise_plain
+from engine.model.staging import to_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +87,8 @@ class Packed:
         """Lay out `spans`."""
         slots = [slot for slot, _, count in spans for _ in range(count)]
         positions = [start + offset for _, start, count in spans for offset in range(count)]
-        staged = torch.tensor((slots, positions), dtype=torch.int64)
-        slots_on_device, positions_on_device = staged.to(device, non_blocking=True).unbind()
+        staged = to_device(np.array((slots, positions), dtype=np.int64), device)
+        slots_on_device, positions_on_device = staged.unbind()
         return cls(spans, contexts, slots_on_device, positions_on_device)
 
     def attend_self(self, query: Tensor, key: Tensor, value: Tensor, cache: KeysValues) -> Tensor:
@@ -125,13 +127,14 @@ class Packed:
         The alignment heads tell where in the audio a token is spoken (openai/whisper
         `timing.py`).
         """
-        chosen = list(heads)
         scale = query.shape[-1] ** -0.5
         weights = []
         at = 0
         for (slot, _, count), context in zip(self.spans, self.contexts, strict=True):
-            queries = query[at : at + count, chosen].transpose(0, 1).float()
-            keys = _row(cache, slot, context, torch.float32)[0][chosen].float()
+            # Head by head: a list of heads as an index would have to be fetched by a GPU.
+            queries = torch.stack([query[at : at + count, head] for head in heads]).float()
+            all_keys = _row(cache, slot, context, torch.float32)[0]
+            keys = torch.stack([all_keys[head] for head in heads]).float()
             weights.append((queries @ keys.transpose(1, 2) * scale).softmax(dim=-1))
             at += count
         return weights

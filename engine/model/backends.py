@@ -161,14 +161,19 @@ def _gather_and_attend(store: StoreKeysValues) -> SlotAttention:
                 key_scales=key_scales,
                 value_scales=value_scales,
             )
-        gathered = [
-            _gathered(cache, scales, slots, most, query.dtype).transpose(1, 2)
-            for cache, scales in ((keys, key_scales), (values, value_scales))
-        ]
+        most = min(most, keys.shape[1])
         width = query.shape[1]
         offsets = torch.arange(width, device=query.device) * int(causal)
         until = seen[:, None, None] + offsets[:, None]
-        mask = torch.arange(gathered[0].shape[2], device=query.device) < until
+        mask = torch.arange(most, device=query.device) < until
+        # What no query sees may be anything, NaN too, and a mask only adds to it: made zero.
+        unseen = ~mask[:, -1, :, None, None]
+        gathered = [
+            _gathered(cache, scales, slots, most, query.dtype)
+            .masked_fill_(unseen, 0.0)
+            .transpose(1, 2)
+            for cache, scales in ((keys, key_scales), (values, value_scales))
+        ]
         attended = F.scaled_dot_product_attention(
             query.transpose(1, 2), gathered[0], gathered[1], attn_mask=mask[:, None]
         )
@@ -244,6 +249,8 @@ def _flash(dtype: torch.dtype, kv_dtype: torch.dtype) -> AttentionBackend:
 
 
 def _flash_slots(with_cache: Callable[..., Tensor], store: StoreKeysValues) -> SlotAttention:
+    gather = _gather_and_attend(store)
+
     def attend(
         query: Tensor,
         keys: Tensor,
@@ -258,6 +265,19 @@ def _flash_slots(with_cache: Callable[..., Tensor], store: StoreKeysValues) -> S
         new_keys: Tensor | None = None,
         new_values: Tensor | None = None,
     ) -> Tensor:
+        if causal and query.shape[1] > keys.shape[1] - most:
+            # Padding may end behind the cache, where flash-attn would read all the same.
+            return gather(
+                query,
+                keys,
+                values,
+                slots,
+                seen,
+                causal=True,
+                most=most,
+                new_keys=new_keys,
+                new_values=new_values,
+            )
         if new_keys is not None and new_values is not None:
             store(new_keys, new_values, keys, values, slots, starts=seen - 1)
         # flash-attn aligns causal masks at the last query and the last key.

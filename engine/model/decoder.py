@@ -76,13 +76,13 @@ class DecoderLayer(nn.Module):
         qkv: Tensor = self.qkv_proj(normed)
         query, key, value = qkv.view(count, 3, self.num_heads, -1).unbind(1)
         attended = layout.attend_self(query, key, value, cache.self_attn)
-        update = self.self_out_proj(attended.view(count, -1))
+        update = self.self_out_proj(attended.reshape(count, -1))
 
         hidden, normed = ops.add_norm(hidden, update, self.encoder_attn_layer_norm)
         query = cast("Tensor", self.cross_q_proj(normed)).view(count, self.num_heads, -1)
         looks = layout.look(query, cache.cross_attn, heads) if heads else ()
         attended = layout.attend_cross(query, cache.cross_attn)
-        update = self.cross_out_proj(attended.view(count, -1))
+        update = self.cross_out_proj(attended.reshape(count, -1))
 
         hidden, normed = ops.add_norm(hidden, update, self.final_layer_norm)
         return hidden, self.fc2(ops.gelu(normed, self.fc1)), looks

@@ -1,12 +1,16 @@
 """The aligning pass of whole hypotheses: rare, of any length, so row by row on every device."""
 
 from collections.abc import Sequence
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.decoding.alignment import token_boundaries
 from engine.model.attention import Packed
+from engine.model.staging import to_device
 from engine.model.whisper import Whisper
 from engine.runtime.caches import SlotCaches
 from engine.scheduling.steps import AlignResult, AlignRow, BoundaryRow
@@ -23,8 +27,8 @@ def look_at(
     device = caches.tokens.device
     spans = tuple((row.slot.index, 0, len(row.tokens)) for row in rows)
     packed = Packed.build(spans, tuple(contexts), device)
-    tokens = torch.tensor([token for row in rows for token in row.tokens])
-    hidden = model.decoder.embed(tokens.to(device), packed.positions)
+    tokens = to_device(np.array([token for row in rows for token in row.tokens]), device)
+    hidden = model.decoder.embed(tokens, packed.positions)
     decoded = model.decoder(hidden, packed, caches.layers, align=True)
     looks = []
     for row, weights in zip(rows, by_row(decoded.looks), strict=True):
@@ -33,10 +37,17 @@ def look_at(
     return looks
 
 
-def boundaries_of(rows: Sequence[AlignRow], looks: Sequence[Tensor]) -> AlignResult:
-    """Token boundaries from what `look_at` gave, brought to the host."""
+class OnHost(Protocol):
+    """A tensor on a processor, or one that has been copied to it."""
+
+    def numpy(self) -> NDArray[Any]:
+        """Its values."""
+
+
+def boundaries_of(rows: Sequence[AlignRow], looks: Sequence[OnHost]) -> AlignResult:
+    """Token boundaries from what `look_at` gave, once it is on the host."""
     found = (
-        token_boundaries(weights.cpu().numpy(), row.num_forced)
+        token_boundaries(weights.numpy(), row.num_forced)
         for row, weights in zip(rows, looks, strict=True)
     )
     return AlignResult(

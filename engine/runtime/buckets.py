@@ -12,10 +12,11 @@ from typing import Final
 from engine.audio.units import MAX_WINDOW_POSITIONS
 from engine.scheduling.contexts import CONTEXT_BUCKETS, EXTENSION_BUCKETS
 
-# Padding costs at most a third beyond eight rows; below, every row more is nearly free.
+# Padding costs at most a third beyond sixteen rows; below, every row more is nearly free.
 BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 # What one row of a feed holds: forced tokens and a draft. Beyond the last, prompts: eager.
 WIDTH_BUCKETS: Final = (8, 16, 32, 64)
+_WIDTH_STEP: Final = 32  # beyond: each width is a shape that kernels may be compiled for
 # How far cross-attention may reach: a trimmed sentence, a long one, 30 s.
 REACH_BUCKETS: Final = (256, 512, MAX_WINDOW_POSITIONS)
 # Beyond so much work a step is bound by arithmetic, and what launches cost no longer shows.
@@ -94,6 +95,8 @@ def decode_shape(rows: int, context: int) -> DecodeShape:
 def feed_shape(rows: int, tokens: int, draft: int, context: int) -> FeedShape:
     """The same for a prefill (`draft` 0) or a verification of at most `tokens` and `draft`."""
     width = fit(tokens, WIDTH_BUCKETS)
+    if width > WIDTH_BUCKETS[-1]:
+        width = -(-width // _WIDTH_STEP) * _WIDTH_STEP
     outs = 1 if draft == 0 else width
     return FeedShape(fit(rows, BATCH_BUCKETS), width, outs, fit(context, REACH_BUCKETS))
 

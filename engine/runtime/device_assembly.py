@@ -70,7 +70,7 @@ def assemble_device_runner(
         "engine.kernels.log_mel" if fused else "engine.kernels.plain_log_mel"
     )
     features = SlotFeatures(len(caches.lengths), model.dims.n_mels, caches.tokens.device, log_mel)
-    return DeviceRunner(model, caches, programs, features, graphs)
+    return DeviceRunner(model, caches, programs, features, rules.languages.tolist(), graphs)
 
 
 def has_triton() -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from engine.audio.units import FRAMES_PER_POSITION
 from engine.model.encoder import HALO_FRAMES
+from engine.model.staging import pinned, to_device
 from engine.model.whisper import Whisper
 from engine.runtime.aligning import boundaries_of, look_at
 from engine.runtime.buckets import (
@@ -54,7 +55,7 @@ from engine.scheduling.steps import (
 
 
 class DeviceRunner:
-    """Touched only by the engine thread.
+    """Touched only by the engine thread. `languages` are ids in `DecodingRules.languages`' order.
 
     Out of memory halves a step once; what does not fit then either raises
     torch.OutOfMemoryError, as everything a launch raises is the caller's to deal with.
@@ -66,6 +67,7 @@ class DeviceRunner:
         caches: SlotCaches,
         programs: Programs,
         features: SlotFeatures,
+        languages: Sequence[int],
         graphs: GraphRunner | None = None,
         *,
         run_ahead: int = 1,
@@ -79,6 +81,7 @@ class DeviceRunner:
         self._device = caches.tokens.device
         self._dtype = model.encoder.conv1.weight.dtype
         self._contexts = [1] * len(caches.lengths)
+        self._language_columns = {token: at for at, token in enumerate(languages)}
 
     def launch(self, step: Step) -> Pending:
         """Begin a step."""
@@ -88,8 +91,9 @@ class DeviceRunner:
             halves = halve(step)
             if halves is None:
                 raise
-            torch.cuda.empty_cache()
-            return Joined([self._launch(half) for half in halves])
+        # Only here: the exception holds on to what the failed launch had got so far.
+        torch.cuda.empty_cache()
+        return Joined([self._launch(half) for half in halves])
 
     @torch.inference_mode()
     def _launch(self, step: Step) -> Launched:
@@ -106,7 +110,7 @@ class DeviceRunner:
             case AlignStep():
                 contexts = [self._contexts[row.slot.index] for row in step.rows]
                 looks = look_at(self._model, self._caches, step.rows, contexts)
-                read = partial(boundaries_of, step.rows, looks)
+                read = partial(boundaries_of, step.rows, [Copied(look) for look in looks])
         watch.stop()
         return Launched(read, watch, waits=not isinstance(step, EncodeStep | ExtendStep))
 
@@ -119,7 +123,7 @@ class DeviceRunner:
             case DecodeShape():
                 inputs: tuple[Tensor, ...] = (self._scratch_slots(shape.rows),)
             case FeedShape():
-                inputs = (self._to_device(self._staged(shape)),)
+                inputs = (to_device(self._staged(shape), self._device),)
             case EncodeShape():
                 features = self._no_features(shape.rows, FRAMES_PER_POSITION * shape.context)
                 inputs = (features, self._scratch_slots(shape.rows))
@@ -143,9 +147,11 @@ class DeviceRunner:
                 return self._programs.extend
 
     def _run(self, shape: Shape, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Replay or run; inputs may lie in the host's pinned memory."""
         if self._graphs is not None and self._graphs.can_replay(shape):
             return self._graphs.replay(shape, inputs)
-        return self._program(shape)(*inputs)
+        on_device = (it.to(self._device, non_blocking=True) for it in inputs)
+        return self._program(shape)(*on_device)
 
     def _encode(self, step: EncodeStep) -> Callable[[], StepResult]:
         shape = encode_shape(len(step.rows), step.context, keep=step.keep)
@@ -157,7 +163,7 @@ class DeviceRunner:
         slots = [row.slot.index for row in step.rows]
         for slot in slots:
             self._contexts[slot] = step.context
-        self._run(shape, (_padded(features, shape.rows), self._slots_on_device(slots, shape.rows)))
+        self._run(shape, (_padded(features, shape.rows), self._padded_slots(slots, shape.rows)))
         result = EncodeResult(tuple(row.slot for row in step.rows))
         return lambda: result
 
@@ -172,7 +178,7 @@ class DeviceRunner:
         for slot, context in zip(slots, contexts, strict=True):
             self._contexts[slot] = context
         whole = self._features.compute(step.rows, FRAMES_PER_POSITION * max(contexts), self._dtype)
-        starts_on_device = self._to_device(starts)
+        starts_on_device = to_device(starts, self._device)
         first = FRAMES_PER_POSITION * starts_on_device[: len(slots)] - HALO_FRAMES
         offsets = torch.arange(HALO_FRAMES + FRAMES_PER_POSITION * step.width, device=self._device)
         index = (first[:, None] + offsets)[:, None].expand(-1, whole.shape[1], -1)
@@ -181,7 +187,7 @@ class DeviceRunner:
             shape,
             (
                 _padded(features, shape.rows),
-                self._slots_on_device(slots, shape.rows),
+                self._padded_slots(slots, shape.rows),
                 starts_on_device,
             ),
         )
@@ -195,7 +201,7 @@ class DeviceRunner:
     def _decode(self, step: DecodeStep) -> Callable[[], StepResult]:
         slots = [slot.index for slot in step.slots]
         shape = decode_shape(len(slots), max(self._contexts[slot] for slot in slots))
-        (chosen,) = self._run(shape, (self._slots_on_device(slots, shape.rows),))
+        (chosen,) = self._run(shape, (self._padded_slots(slots, shape.rows),))
         on_host = Copied(chosen)
 
         def read() -> TokensResult:
@@ -237,18 +243,16 @@ class DeviceRunner:
             record[Column.TEMPERATURE] = np.float32(sampling.temperature).view(np.int32)
             record[Column.SEED] = sampling.seed
             record[Column.TOKENS : Column.TOKENS + len(tokens)] = tokens
-        outputs, sot_logits = self._run(shape, (self._to_device(staged),))
+        outputs, language_logits = self._run(shape, (pinned(staged, self._device),))
         on_host = Copied(outputs)
-        languages = self._detect(rows, sot_logits)
+        languages = self._detect(rows, language_logits)
 
         def read() -> TokensResult:
             return _read_feed(rows, starts, on_host.numpy(), shape.outs, languages)
 
         return read
 
-    def _detect(
-        self, rows: Sequence[PrefillRow | VerifyRow], sot_logits: Tensor
-    ) -> dict[int, Copied]:
+    def _detect(self, rows: Sequence[PrefillRow | VerifyRow], logits: Tensor) -> dict[int, Copied]:
         """For rows that detect: the most likely language's place in their list, and how likely.
 
         openai/whisper `detect_language`: the softmax over language tokens alone.
@@ -256,8 +260,9 @@ class DeviceRunner:
         found = {}
         for number, row in enumerate(rows):
             if isinstance(row, PrefillRow) and row.languages:
-                ids = self._to_device(np.array(row.languages))
-                best = sot_logits[number, ids].softmax(dim=-1).max(dim=-1)
+                columns = np.array([self._language_columns[token] for token in row.languages])
+                allowed = logits[number].index_select(0, to_device(columns, self._device))
+                best = allowed.softmax(dim=-1).max(dim=-1)
                 found[number] = Copied(torch.stack((best.values, best.indices.float())))
         return found
 
@@ -271,16 +276,11 @@ class DeviceRunner:
     def _scratch_slots(self, count: int) -> Tensor:
         return torch.full((count,), self._caches.scratch, device=self._device)
 
-    def _slots_on_device(self, slots: Sequence[int], count: int) -> Tensor:
+    def _padded_slots(self, slots: Sequence[int], count: int) -> Tensor:
+        """With the scratch slot behind them, [count] int64, on the way to the device."""
         padded = np.full(count, self._caches.scratch, dtype=np.int64)
         padded[: len(slots)] = slots
-        return self._to_device(padded)
-
-    def _to_device(self, values: np.ndarray[Any, Any]) -> Tensor:
-        staged = torch.from_numpy(values)
-        if self._device.type == "cuda":
-            staged = staged.pin_memory()
-        return staged.to(self._device, non_blocking=True)
+        return pinned(padded, self._device)
 
 
 def _padded(features: Tensor, rows: int) -> Tensor:

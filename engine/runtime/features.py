@@ -20,6 +20,7 @@ from engine.kernels.plain_log_mel import (
     num_final_blocks,
 )
 from engine.model.mel import mel_filters
+from engine.model.staging import to_device
 from engine.scheduling.steps import EncodeRow, ExtendRow
 
 
@@ -52,7 +53,7 @@ class SlotFeatures:
 
         Sends what the device lacks of their audio and computes what changed.
         """
-        slots, counts, firsts, known = [], [], [], []
+        slots, counts, firsts, known, finals = [], [], [], [], []
         for row in rows:
             state = self._slots[row.slot.index]
             if state.generation != row.slot.generation:
@@ -68,9 +69,9 @@ class SlotFeatures:
             counts.append(count)
             known.append(min(state.num_samples, count))
             firsts.append(min(state.final_blocks, final))
-            state.num_samples = max(state.num_samples, count)
-            state.final_blocks = final
-        on_device = self._send((slots, counts, firsts, known), torch.int64)
+            finals.append(final)
+        layout = np.array((slots, counts, firsts, known), dtype=np.int64)
+        on_device = to_device(layout, self._device)
         self._append(rows, known, on_device)
         most_blocks = max(
             num_blocks(count) - first for count, first in zip(counts, firsts, strict=True)
@@ -85,6 +86,11 @@ class SlotFeatures:
             self._tables,
             most_blocks=most_blocks,
         )
+        # Only now: if memory ran out on the way, nothing of it counts as done.
+        for row, count, final in zip(rows, counts, finals, strict=True):
+            state = self._slots[row.slot.index]
+            state.num_samples = max(state.num_samples, count)
+            state.final_blocks = final
         features: Tensor = self._log_mel.mel_features(
             self._frames, self._peaks, on_device[1], on_device[0], num_frames, dtype
         )
@@ -100,17 +106,11 @@ class SlotFeatures:
         staged = np.zeros((len(rows), longest), dtype=np.float32)
         for target, row, at in zip(staged, rows, known, strict=True):
             target[: len(row.samples) - at] = row.samples[at:]
-        new = self._send(staged, torch.float32)
+        new = to_device(staged, self._device)
         slots, counts, starts = layout[0], layout[1], layout[3]
         index = starts[:, None] + torch.arange(longest, device=self._device)
         index = torch.where(index < counts[:, None], index, MAX_WINDOW_SAMPLES)
         self._audio[slots[:, None], index] = new
-
-    def _send(self, values: Any, dtype: torch.dtype) -> Tensor:
-        staged = torch.as_tensor(np.asarray(values)).to(dtype)
-        if self._device.type == "cuda":
-            staged = staged.pin_memory()
-        return staged.to(self._device, non_blocking=True)
 
 
 def feature_bytes(num_mels: int) -> int:

@@ -28,18 +28,23 @@ class CudaRecorder:
 
     def __init__(self) -> None:
         self._pool: Any = None
+        self._side: Any = None  # one for all: each stream has a workspace of its own
 
     def __call__(
         self, program: Program, inputs: Sequence[Tensor]
     ) -> tuple[Callable[[], None], tuple[Tensor, ...]]:
         """Run once as it is, for kernels are compiled and plans made at a first time; record."""
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
+        if self._side is None:
+            self._side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._side):
             program(*inputs)
-        torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.current_stream().wait_stream(self._side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # Other threads may use the device meanwhile without spoiling what is recorded here.
+        with torch.cuda.graph(
+            graph, pool=self._pool, stream=self._side, capture_error_mode="thread_local"
+        ):
             outputs = program(*inputs)
         if self._pool is None:
             self._pool = graph.pool()

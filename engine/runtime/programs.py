@@ -84,7 +84,8 @@ class Programs:
 
         encoded = self._model.encoder(features, attend, self._ops)
         self._write_cross(encoded, slots)
-        self._caches.contexts[slots] = encoded.shape[1]
+        # Not by assignment: that would fetch the number from the host's memory, and wait.
+        self._caches.contexts.index_fill_(0, slots, encoded.shape[1])
         return ()
 
     def extend(self, features: Tensor, slots: Tensor, starts: Tensor) -> tuple[Tensor, ...]:
@@ -148,8 +149,8 @@ class Programs:
 
         `staged` [rows, Column.TOKENS + width] int32. Returns [rows, 2 + 3 × outs] int32: how many
         draft tokens were accepted, the bits of the no-speech probability, then tokens, bits of
-        log-probabilities and attention peaks of the `outs` choices; and the logits at `sot`
-        [rows, n_vocab].
+        log-probabilities and attention peaks of the `outs` choices; and the logits of the
+        languages at `sot` [rows, languages] float32, in the order of `DecodingRules.languages`.
         """
         caches, dims = self._caches, self._model.dims
         columns = staged[:, : Column.TOKENS].long()
@@ -184,8 +185,8 @@ class Programs:
         at_sot = base[:, 0] + columns[:, Column.SOT]
         wanted = torch.cat(((base + chosen_at).flatten(), at_sot))
         logits = self._model.decoder.logits(decoded.hidden[wanted])
-        sot_logits = logits[rows * outs :].float()
-        no_speech = sot_logits.softmax(dim=-1)[:, self._rules.no_speech]
+        at_sot_logits = logits[rows * outs :].float()
+        no_speech = at_sot_logits.softmax(dim=-1)[:, self._rules.no_speech]
         targets = starts[:, None] + chosen_at + 1
         chosen, logprobs = self._choose(
             logits[: rows * outs], caches, slots.repeat_interleave(outs), targets.flatten()
@@ -212,7 +213,7 @@ class Programs:
                 ),
                 dim=1,
             ),
-            sot_logits,
+            at_sot_logits.index_select(1, self._rules.languages),
         )
 
     def _set_rules(self, slots: Tensor, staged: Tensor, columns: Tensor) -> None:

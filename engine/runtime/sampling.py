@@ -31,6 +31,7 @@ class DecodingRules:
 
     suppressed: Tensor  # [n_vocab] bool, never chosen
     suppressed_first: Tensor  # [n_vocab] bool, not chosen first
+    languages: Tensor  # [languages] int64, token ids in the tokenizer's order
     eot: int
     no_speech: int
     no_timestamps: int
@@ -55,6 +56,7 @@ class DecodingRules:
         return cls(
             mask(generation.suppress_tokens),
             mask(generation.begin_suppress_tokens),
+            torch.tensor(list(tokenizer.languages.values()), device=device),
             tokenizer.eot,
             tokenizer.no_speech,
             tokenizer.no_timestamps,

@@ -310,7 +310,8 @@ def test_tokens_are_chosen_by_the_rules(
     masks = [torch.zeros(N_VOCAB, dtype=torch.bool, device=device) for _ in range(2)]
     masks[0].index_fill_(0, torch.tensor([1, 2, 50_258, 50_361], device=device), value=True)
     masks[1].index_fill_(0, torch.tensor([220, 50_257], device=device), value=True)
-    rules = DecodingRules(masks[0], masks[1], **RULES)
+    languages = torch.tensor([50_259], device=device)
+    rules = DecodingRules(masks[0], masks[1], languages, **RULES)
     generator = torch.Generator(device).manual_seed(rows)
     logits = torch.randn(rows, N_VOCAB, device=device, generator=generator)
     logits[:, RULES["timestamp_begin"] :] += torch.linspace(-3, 3, rows, device=device)[:, None]

@@ -53,6 +53,7 @@ class Layout:
         return DecodingRules(
             self.mask(self.suppressed),
             self.mask(self.suppressed_first),
+            torch.tensor([self.eot + 1]),
             self.eot,
             self.eot + 4,
             self.no_timestamps,

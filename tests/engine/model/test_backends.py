@@ -105,7 +105,9 @@ def install_flash(monkeypatch: pytest.MonkeyPatch, version: int | None) -> None:
     """Make what this machine has of flash-attn version 2, 4 or nothing."""
     cute = None
     if version == 4:
-        cute = module_of("flash_attn.cute", flash_attn_func=lambda *it: (flash_attn_func(*it), None))
+        cute = module_of(
+            "flash_attn.cute", flash_attn_func=lambda *it: (flash_attn_func(*it), None)
+        )
     package = None if version is None else module_of("flash_attn")
     if version == 2:
         package = module_of(
@@ -124,9 +126,7 @@ def backend_of(
     return load_backend(name.partition(".")[0], dtype, kv_dtype)
 
 
-def batch(
-    seen: tuple[int, ...], *, width: int, dtype: torch.dtype, kv_dtype: torch.dtype
-) -> Batch:
+def batch(seen: tuple[int, ...], *, width: int, dtype: torch.dtype, kv_dtype: torch.dtype) -> Batch:
     return make_batch(
         seen, width=width, positions=20, heads=2, head_dim=8, dtype=dtype, cache_dtype=kv_dtype
     )
@@ -165,13 +165,14 @@ def test_tokens_store_their_keys_and_see_all_up_to_themselves(
     kv_dtype: torch.dtype,
     width: int,
 ) -> None:
-    given = batch((1, 9, 16, 4), width=width, dtype=dtype, kv_dtype=kv_dtype)
+    # As in a slot, there is room for padding behind the most that may be seen.
+    given = batch((1, 9, 13, 4), width=width, dtype=dtype, kv_dtype=kv_dtype)
     stored = with_new_stored(given)
     backend = backend_of(monkeypatch, name, dtype, kv_dtype)
-    attended = attend(backend, given, causal=True, most=20)
+    attended = attend(backend, given, causal=True, most=16)
     assert attended.dtype is dtype
     assert attended.shape == given.query.shape
-    assert_near(attended, expected_attention(stored, causal=True, most=20))
+    assert_near(attended, expected_attention(stored, causal=True, most=16))
     assert_same_caches(given, stored)
 
 
@@ -270,6 +271,25 @@ def test_what_an_earlier_use_left_behind_a_row_s_own_does_not_matter(
     torch.testing.assert_close(attended, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", [*ANYWHERE, "flash", "flash.cute"])
+def test_padding_that_ends_behind_the_cache_is_neither_stored_nor_read_there(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A draft late in its row beside a long prompt: both are as wide as the prompt.
+
+    Behind the slot lies another's, or memory of nobody, which a GPU refuses to read.
+    """
+    dtype = torch.float16
+    given = batch((1, 16), width=9, dtype=dtype, kv_dtype=dtype)
+    stored = with_new_stored(given)
+    attended = attend(backend_of(monkeypatch, name, dtype, dtype), given, causal=True, most=17)
+    expected = expected_attention(stored, causal=True, most=17)
+    # Of the second row two tokens are its own.
+    assert_near(attended[0], expected[0])
+    assert_near(attended[1, :2], expected[1, :2])
+    assert_same_caches(given, stored)
+
+
 def test_heads_are_sent_to_the_device_once() -> None:
     backend = load_backend("eager", torch.float32, torch.float32)
     heads = backend.on_device((2, 5), CPU)
@@ -317,7 +337,7 @@ def test_flash_that_is_not_installed_is_named_with_both_of_its_modules(
 
 def test_triton_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "engine.kernels.slot_attention", None)
-    with pytest.raises(ConfigError, match="got 'triton', but .*slot_attention"):
+    with pytest.raises(ConfigError, match=r"got 'triton', but .*slot_attention"):
         load_backend("triton", torch.float32, torch.float32)
 
 

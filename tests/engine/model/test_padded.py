@@ -112,10 +112,10 @@ def test_what_padding_left_behind_is_overwritten_before_it_is_seen(backend: str)
     for padding in (0.0, 1e4):
         given = Given.build(backend, torch.float32).padded
         cache = cache_of(N_TEXT_CTX + PADDING, torch.float32)
-        first = [tokens(seed) for seed in (5, 6, 7)]
-        for tensor in first:
+        query, key, value = (tokens(seed) for seed in (5, 6, 7))
+        for tensor in (query, key, value):
             tensor.view(-1, WIDTH, HEADS, HEAD_DIM)[1, 2:] = padding
-        given.attend_self(*first, cache)
+        given.attend_self(query, key, value, cache)
         # The second row had two tokens of its own from position 7 on.
         later = replace(
             given,
@@ -124,8 +124,8 @@ def test_what_padding_left_behind_is_overwritten_before_it_is_seen(backend: str)
             contexts=torch.tensor([3]),
             width=2,
         )
-        fed = [normal(2, HEADS, HEAD_DIM, seed=seed) for seed in (8, 9, 10)]
-        outcomes.append(later.attend_self(*fed, cache))
+        query, key, value = (normal(2, HEADS, HEAD_DIM, seed=seed) for seed in (8, 9, 10))
+        outcomes.append(later.attend_self(query, key, value, cache))
     assert_close(*outcomes)
 
 

@@ -1,7 +1,5 @@
 """The aligning pass of whole hypotheses, and the boundaries that come of it."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -92,13 +90,13 @@ def test_boundaries_are_those_of_each_row_s_looks() -> None:
     """Rows that look at one position after the other, the forced tokens at the first."""
     generator = np.random.default_rng(0)
     looks = []
-    for row in ROWS:
-        weights = generator.uniform(0.0, 0.1, (NUM_HEADS, len(row.tokens), row.num_positions))
-        step = row.num_positions // len(row.tokens)
-        for token in range(len(row.tokens)):
-            weights[:, token, token * step : (token + 1) * step] += 1.0
-        weights /= weights.sum(axis=-1, keepdims=True)
-        looks.append(torch.from_numpy(weights.astype(np.float32)))
+    for given in ROWS:
+        shape = NUM_HEADS, len(given.tokens), given.num_positions
+        seen = generator.uniform(0.0, 0.1, shape).astype(np.float32)
+        step = given.num_positions // len(given.tokens)
+        for token in range(len(given.tokens)):
+            seen[:, token, token * step : (token + 1) * step] += 1.0
+        looks.append(torch.from_numpy(seen / seen.sum(axis=-1, keepdims=True)))
     result = boundaries_of(ROWS, looks)
     assert [row.slot for row in result.rows] == [row.slot for row in ROWS]
     for given, weights, row in zip(ROWS, looks, result.rows, strict=True):

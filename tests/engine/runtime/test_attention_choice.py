@@ -123,7 +123,7 @@ def test_what_is_timed_runs_over_caches_of_any_size_and_format(
 ) -> None:
     """With fewer slots than rows too; SDPA alone, for interpreted kernels take long."""
     given = SlotCaches.allocate(DIMS, num_slots, dtype=kv_dtype, device=CPU)
-    outcomes = []
+    outcomes: list[object] = []
 
     def timer(call: Callable[[], object]) -> float:
         if len(outcomes) % len(TRIED) != TRIED.index("sdpa"):

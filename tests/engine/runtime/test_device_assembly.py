@@ -52,7 +52,7 @@ def model() -> Whisper:
 
 def rules() -> DecodingRules:
     nothing = torch.zeros(DIMS.n_vocab, dtype=torch.bool)
-    return DecodingRules(nothing, nothing, 20, 24, 25, 26, None)
+    return DecodingRules(nothing, nothing, torch.tensor([22, 23]), 20, 24, 25, 26, None)
 
 
 def caches(encoder_dtype: torch.dtype | None = None) -> SlotCaches:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,12 +22,16 @@ from engine.runtime.caches import SlotCaches
 from engine.runtime.decode_ends import PLAIN_ENDS
 from engine.runtime.programs import AttentionPlan, Column, Programs
 from engine.runtime.sampling import DecodingRules, plain_choice
-from tests.support.checkpoints import make_checkpoint, make_features, one_thread
+from tests.support.checkpoints import (
+    NUM_TEXT_TOKENS,
+    make_checkpoint,
+    make_features,
+    one_thread,
+)
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 FLOAT8 = torch.float8_e4m3fn
 SLOTS, CONTEXT, REACH = 5, 48, 256
-NO_TIMESTAMPS = 400  # text tokens are below; the first special token of the tests' vocabulary
 PREFIX = (401, 409, 17)
 by_each = pytest.mark.parametrize("attention", ["eager", "sdpa"])
 
@@ -86,8 +89,8 @@ class Rig:
     def feed(self, *rows: "Fed", width: int = 8, outs: int = 1) -> "list[Choices]":
         staged = torch.from_numpy(np.stack([row.record(width) for row in rows]))
         with one_thread():
-            outputs, sot_logits = self.programs.feed(staged, outs=outs, reach=REACH)
-        assert sot_logits.shape == (len(rows), self.model.dims.n_vocab)
+            outputs, languages = self.programs.feed(staged, outs=outs, reach=REACH)
+        assert len(languages) == len(rows)
         return [Choices.of(record, outs) for record in outputs]
 
     def state(self, slot: int) -> list[Tensor]:
@@ -377,7 +380,7 @@ def test_of_a_draft_exactly_what_greedy_decoding_says_is_accepted(
     for _ in range(num_known - 1):
         rig.decode([2])
     right = data.draw(st.integers(0, 5), "of the draft are right")
-    guessed = data.draw(st.lists(st.integers(0, NO_TIMESTAMPS), max_size=6 - right))
+    guessed = data.draw(st.lists(st.integers(0, NUM_TEXT_TOKENS - 1), max_size=6 - right))
     draft = (*tokens[num_known : num_known + right], *guessed)
     if num_known:
         start = len(PREFIX) + num_known - 1
@@ -397,6 +400,19 @@ def test_of_a_draft_exactly_what_greedy_decoding_says_is_accepted(
     assert all(0 <= peak < CONTEXT for peak in choices.peaks[: choices.accepted + 1])
     # What was not accepted has left keys behind, which decoding must not see.
     assert rig.decode([2])[0][0] == tokens[len(said)]
+
+
+def test_what_would_follow_a_wrong_token_is_not_accepted_behind_it(
+    spoken: tuple[Rig, list[int]],
+) -> None:
+    rig, tokens = spoken
+    wrong = (tokens[1] + 1) % NUM_TEXT_TOKENS
+    draft = [tokens[0], wrong]
+    for _ in range(3):
+        (choices,) = rig.feed(Fed(2, PREFIX, tuple(draft)), outs=8)
+        assert choices.accepted == 1
+        assert choices.tokens[:2] == tokens[:2]
+        draft.append(choices.tokens[len(draft)])
 
 
 def test_a_feed_without_drafts_chooses_one_token_and_tells_of_silence(
@@ -425,7 +441,7 @@ ASKS_THE_HOST = {
 FROM_THE_HOST = {"lift", "lift_fresh"}
 
 
-class Capturable(TorchDispatchMode):
+class Capturable(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch has no types here
     """Raises at whatever CUDA could not record: waiting for the device, or the host's memory."""
 
     def __torch_dispatch__(
@@ -447,6 +463,10 @@ class Capturable(TorchDispatchMode):
         return func(*args, **options)
 
 
+def capturable() -> Capturable:
+    return Capturable()  # type: ignore[no-untyped-call] # nor there
+
+
 @pytest.mark.parametrize(
     ("program", "device"),
     [
@@ -465,7 +485,7 @@ class Capturable(TorchDispatchMode):
 def test_what_cannot_be_captured_is_noticed(
     program: Callable[[Tensor], object], device: torch.device
 ) -> None:
-    with pytest.raises(AssertionError, match="cannot be captured"), Capturable():
+    with pytest.raises(AssertionError, match="cannot be captured"), capturable():
         program(torch.arange(3.0, device=device))
 
 
@@ -487,8 +507,9 @@ def test_nothing_that_a_step_does_asks_the_host(
     slots = torch.arange(3, device=device)
     starts = 2 + slots
     features = torch.zeros(3, 80, HALO_FRAMES + 2 * CONTEXT, device=device)
-    staged = torch.ones(3, Column.TOKENS + 8, dtype=torch.int32, device=device)
-    staged[:, Column.SLOT] = slots
+    draft = (5, 6) if step == "verify" else ()
+    records = [Fed(slot, PREFIX, draft, temperature=0.5, timestamps=True) for slot in range(3)]
+    staged = torch.from_numpy(np.stack([it.record(8) for it in records])).to(device)
 
     def run() -> tuple[Tensor, ...]:
         match step:
@@ -505,6 +526,6 @@ def test_nothing_that_a_step_does_asks_the_host(
                 return programs.decode(slots, reach=REACH)
 
     run()  # as before a capture: what is made once is made now
-    with Capturable():
+    with capturable():
         outputs = run()
     assert all(output.device == device for output in outputs)

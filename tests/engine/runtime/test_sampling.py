@@ -40,6 +40,7 @@ def rules(max_initial_timestamp: int | None = MAX_INITIAL_TIMESTAMP) -> Decoding
     return DecodingRules(
         mask(SUPPRESSED),
         mask(SUPPRESSED_FIRST),
+        torch.tensor([22, 23]),
         EOT,
         NO_SPEECH,
         NO_TIMESTAMPS,

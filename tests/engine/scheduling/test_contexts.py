@@ -122,38 +122,39 @@ def test_a_full_context_is_never_extended(num_samples: int, kept: Positions) -> 
 
 
 @given(windows, st.integers(0, INCREMENTAL.look_back + 1).map(Positions))
-def test_where_little_or_nothing_was_kept_all_is_encoded(
-    num_samples: int, kept: Positions
-) -> None:
+def test_where_little_or_nothing_was_kept_all_is_encoded(num_samples: int, kept: Positions) -> None:
     assert EXTENDING.encoding(num_samples, trimmed=True, kept=kept) == all_of(
         EXTENDING, num_samples, trimmed=True
     )
 
 
-@given(windows, kept_positions, st.integers(0, 64).map(Positions))
+@given(st.data(), st.integers(0, 64).map(Positions), st.sampled_from([0, 16, 128]))
 def test_an_extension_begins_a_look_back_before_what_is_new_and_holds_audio_and_margin(
-    num_samples: int, kept: Positions, look_back: Positions
+    data: st.DataObject, look_back: Positions, margin: int
 ) -> None:
-    policy = replace(EXTENDING, look_back=look_back)
+    """At the end of 30 s it begins earlier, and ends there."""
+    policy = replace(EXTENDING, look_back=look_back, margin=Positions(margin))
+    kept = data.draw(kept_positions)
+    grown = data.draw(st.integers(0, 200))
+    num_samples = min(MAX_WINDOW_SAMPLES, max(1, (kept + grown) * SAMPLES_PER_POSITION))
     encoding = policy.encoding(num_samples, trimmed=True, kept=kept)
     if encoding.start == 0:
         assert encoding == all_of(policy, num_samples, trimmed=True)
         return
-    assert encoding.start == kept - look_back
-    assert encoding.start >= 2, "the convolutions look two positions to the left"
     needed = positions_covering(num_samples) + policy.margin
-    assert needed <= encoding.context <= MAX_WINDOW_POSITIONS
+    start = kept - look_back
+    assert encoding.start == min(start, MAX_WINDOW_POSITIONS - encoding.width)
+    assert encoding.start >= 2, "the convolutions look two positions to the left"
+    assert min(needed, MAX_WINDOW_POSITIONS) <= encoding.context <= MAX_WINDOW_POSITIONS
     assert encoding.width in EXTENSION_BUCKETS
     narrower = [size for size in EXTENSION_BUCKETS if size < encoding.width]
-    assert all(encoding.start + size < needed for size in narrower)
+    assert all(start + size < needed for size in narrower)
     assert encoding.width < policy.positions(num_samples, trimmed=True), "else nothing is saved"
 
 
 @pytest.mark.parametrize("trained", [False, True])
-def test_a_window_that_grows_by_the_usual_interval_is_extended_until_the_margin_meets_its_end(
-    trained: bool,
-) -> None:
-    """Encoded whole while that is no more than an extension; then by one width or two."""
+def test_a_window_that_grows_by_the_usual_interval_is_extended_to_its_end(trained: bool) -> None:
+    """Encoded whole only while that is little more than an extension; then by one width or two."""
     policy = ContextPolicy.of(INCREMENTAL, trained_trimmed=trained)
     interval = UtteranceOptions().interim_interval
     kept = Positions(0)
@@ -161,22 +162,19 @@ def test_a_window_that_grows_by_the_usual_interval_is_extended_until_the_margin_
     for num_samples in range(INCREMENTAL.first_partial, MAX_WINDOW_SAMPLES + 1, interval):
         encodings.append(policy.encoding(num_samples, trimmed=True, kept=kept))
         kept = positions_covering(num_samples)
-    whole = [number for number, it in enumerate(encodings) if it.start == 0]
-    near_the_end = MAX_WINDOW_POSITIONS - EXTENSION_BUCKETS[-1]
-    extended = [it for it in encodings if it.start]
-    assert len(extended) > 0.7 * len(encodings)
-    assert all(
-        encodings[number].context <= EXTENSION_BUCKETS[-1] + 32
-        or encodings[number].context > near_the_end
-        for number in whole
-    )
+    whole = [it for it in encodings if it.start == 0]
+    extended = encodings[len(whole) :]
+    assert all(it.start > 0 for it in extended)
+    assert all(it.width <= EXTENSION_BUCKETS[-1] for it in whole)
+    assert len(extended) > 0.9 * len(encodings)
     assert len({it.width for it in extended}) <= 2, "few shapes, so that rows share steps"
+    assert encodings[-1].context == MAX_WINDOW_POSITIONS
 
 
-def test_an_extension_that_would_reach_beyond_the_window_is_not_made() -> None:
+def test_an_extension_at_the_end_of_thirty_seconds_reaches_further_back() -> None:
     kept = Positions(MAX_WINDOW_POSITIONS - 20)
     encoding = EXTENDING.encoding(MAX_WINDOW_SAMPLES, trimmed=True, kept=kept)
-    assert encoding == Encoding(Positions(0), MAX_WINDOW_POSITIONS)
+    assert encoding == Encoding(Positions(MAX_WINDOW_POSITIONS - 192), Positions(192))
 
 
 def test_after_a_pause_longer_than_the_widest_extension_all_is_encoded() -> None:

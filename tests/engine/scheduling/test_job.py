@@ -28,9 +28,7 @@ def begun(
     fed: tuple[int, ...] = (),
 ) -> Job:
     job = Job(Kind.FINAL, Samples(1000), attempts)
-    begin_again(
-        job, stable=stable, previous=previous, max_tokens=max_tokens, guard=guard, fed=fed
-    )
+    begin_again(job, stable=stable, previous=previous, max_tokens=max_tokens, guard=guard, fed=fed)
     return job
 
 
