@@ -6,7 +6,7 @@ random weights of published sizes, which need no download and take as long (all 
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import as_file, files
 from math import inf
 from pathlib import Path
@@ -24,6 +24,7 @@ from engine.bench.random_checkpoint import PUBLISHED
 from engine.bench.report import dtype_name, environment, report
 from engine.bench.time_box import TimeBox
 from engine.errors import AudioError, ConfigError, EngineError
+from engine.model.dims import ModelDims
 from stream_server import protocol, server_bench
 from stream_server.engine_flags import (
     add_device_arguments,
@@ -109,12 +110,15 @@ def _add_random_arguments(benchmarks: Any) -> dict[str, argparse.ArgumentParser]
     return parsers
 
 
-def run(args: argparse.Namespace) -> int:
-    """Measure and report; 1 where that was not possible."""
+def run(args: argparse.Namespace, sizes: Mapping[str, ModelDims] = PUBLISHED) -> int:
+    """Measure and report; 1 where that was not possible.
+
+    Random weights are of `sizes`, by the names that `--checkpoint` takes.
+    """
     try:
         if args.benchmark == "gpu":
-            return _run_gpu(args)
-        rows, facts = _MEASURES[args.benchmark](args)
+            return _run_gpu(args, sizes)
+        rows, facts = _measure(args, sizes)
     except (EngineError, DetectorError, server_bench.BenchError, ImportError) as exc:
         print(f"starling bench: {exc}", file=sys.stderr)
         return 1
@@ -124,6 +128,18 @@ def run(args: argparse.Namespace) -> int:
     shown = sessions.turned(rows) if args.benchmark == "sessions" else rows
     report(f"bench {args.benchmark}", rows, facts, shown=shown)
     return 0
+
+
+def _measure(args: argparse.Namespace, sizes: Mapping[str, ModelDims]) -> gpu.Measured:
+    match args.benchmark:
+        case "redecode" | "throughput" | "partials":
+            return _measure_engine(args)
+        case "server":
+            return _measure_server(args)
+        case "attention":
+            return _measure_attention(args, sizes)
+        case _:
+            return _measure_each(args, sizes)
 
 
 def _measure_engine(args: argparse.Namespace) -> gpu.Measured:
@@ -150,17 +166,19 @@ def _measure_server(args: argparse.Namespace) -> gpu.Measured:
     return rows, environment("none", "cpu", "float32") | facts
 
 
-def _measure_attention(args: argparse.Namespace) -> gpu.Measured:
+def _measure_attention(args: argparse.Namespace, sizes: Mapping[str, ModelDims]) -> gpu.Measured:
     device, dtype = _device_of(args)
-    box = TimeBox(args.seconds)
-    rows, facts = attention.measure(args.checkpoint, device=device, dtype=dtype, box=box)
+    rows, facts = attention.measure(
+        args.checkpoint, device=device, dtype=dtype, box=TimeBox(args.seconds), sizes=sizes
+    )
     return rows, _environment(args.checkpoint, device, dtype) | facts
 
 
-def _measure_each(args: argparse.Namespace) -> gpu.Measured:
+def _measure_each(args: argparse.Namespace, sizes: Mapping[str, ModelDims]) -> gpu.Measured:
     """One of the tables that are of one model; the rows say which."""
     device, dtype = _device_of(args)
     where: dict[str, Any] = {"device": device, "dtype": dtype}
+    sized = where | {"sizes": sizes}
     agreed: Mapping[formats.Format, formats.Agreement] = {}
     if args.benchmark == "formats":
         agreed = formats.agreements_on_speech(_recordings(args.files), **where)
@@ -168,15 +186,15 @@ def _measure_each(args: argparse.Namespace) -> gpu.Measured:
     def measure(name: str) -> gpu.Measured:
         match args.benchmark:
             case "requests":
-                asked = where | settings_of(args)
+                asked = sized | settings_of(args)
                 return gpu.measure_requests(name, args.requests, TimeBox(), **asked)
             case "sessions":
-                asked = where | settings_of(args)
+                asked = sized | settings_of(args)
                 return gpu.measure_sessions(name, args.sessions, args.seconds, TimeBox(), **asked)
             case "formats":
-                return formats.measure(name, agreed, box=TimeBox(args.seconds), **where)
+                return formats.measure(name, agreed, box=TimeBox(args.seconds), **sized)
             case _:
-                return floor.measure(name, box=TimeBox(args.seconds), **where)
+                return floor.measure(name, box=TimeBox(args.seconds), **sized)
 
     rows: list[Mapping[str, Any]] = []
     about: dict[str, Any] = {}
@@ -186,11 +204,13 @@ def _measure_each(args: argparse.Namespace) -> gpu.Measured:
     return rows, _environment(args.checkpoint, device, dtype) | {"about": about}
 
 
-def _run_gpu(args: argparse.Namespace) -> int:
+def _run_gpu(args: argparse.Namespace, sizes: Mapping[str, ModelDims]) -> int:
     device, dtype = _device_of(args)
     if device.type != "cuda":
         raise ConfigError("device: got a CPU, but this takes a CUDA device; try bench floor")
-    parts = gpu.plan(_recordings(args.files), args.checkpoint, device=device, dtype=dtype)
+    parts = gpu.plan(
+        _recordings(args.files), args.checkpoint, device=device, dtype=dtype, sizes=sizes
+    )
     facts = _environment(args.checkpoint, device, dtype)
     return 0 if gpu.run(parts, facts, args.output, seconds=args.seconds, device=device) else 1
 
@@ -205,19 +225,6 @@ def _environment(
 ) -> dict[str, Any]:
     model = f"random weights: {', '.join(checkpoints)}"
     return environment(model, device.type, dtype_name(dtype))
-
-
-_MEASURES: Mapping[str, Callable[[argparse.Namespace], gpu.Measured]] = {
-    "redecode": _measure_engine,
-    "throughput": _measure_engine,
-    "partials": _measure_engine,
-    "server": _measure_server,
-    "attention": _measure_attention,
-    "requests": _measure_each,
-    "sessions": _measure_each,
-    "floor": _measure_each,
-    "formats": _measure_each,
-}
 
 
 def _recordings(paths: Sequence[Path]) -> list[NDArray[np.float32]]:

@@ -116,7 +116,9 @@ def plan(
         ]
 
     def of_attention(box: TimeBox) -> Measured:
-        return attention.measure(attention.CHECKPOINTS, device=device, dtype=dtype, box=box)
+        return attention.measure(
+            attention.CHECKPOINTS, device=device, dtype=dtype, box=box, sizes=sizes
+        )
 
     first, *others = checkpoints
     return [

@@ -69,20 +69,20 @@ def measure(
     """A row for each way of encoding and each length; `utterances` are 16 kHz mono float32.
 
     Without `compare` nobody asks what windows say exactly. Each way is measured or left out as a
-    whole; the first utterance is also rehearsed, for what is done only the first time.
+    whole, behind a rehearsal, for what is done only the first time.
     """
     box = box or TimeBox()
     options = UtteranceOptions(language=language, interim_interval=samples_from_ms(interval_ms))
     exact: _Run | None = None
-    if compare:
-        plain = replace(config, partial_context="trimmed")
-        exact = _grow(build(plain), utterances, replace(options, append_only=False))
     rows = []
     for context in PARTIAL_CONTEXTS:
         if not box.admits(f"{context} partials"):
             continue
         engine = build(replace(config, partial_context=context))
-        _grow(engine, utterances[:1], options)
+        if compare and context == "trimmed":
+            exact = _grow(engine, utterances, replace(options, append_only=False))
+        else:
+            _grow(engine, utterances[:1], options)
         run = _grow(engine, utterances, options)
         if exact is not None:
             _compare(run, exact)

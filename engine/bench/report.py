@@ -55,6 +55,8 @@ def report(
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

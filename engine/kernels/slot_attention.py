@@ -13,7 +13,6 @@ Softmax is computed in powers of two: the scores are scaled by log2(e) as well.
 """
 
 import math
-from functools import cache
 from typing import Any, Final
 
 import torch
@@ -22,24 +21,30 @@ import triton.language as tl
 from torch import Tensor
 
 from engine.kernels.checks import check_contiguous
-from engine.kernels.plain_attention import FLOAT8, check_caches, check_new
+from engine.kernels.float8 import (
+    float8_to_float32,
+    has_native_float8,
+    quantised,
+    scales_of,
+    stored_bytes,
+    widened,
+)
+from engine.kernels.plain_attention import check_caches, check_new
+from engine.kernels.tiles import (
+    KEYS_PER_BLOCK,
+    dot_type_of,
+    first_strides,
+    keys_per_block,
+    num_multiprocessors,
+    queries_per_block,
+)
 
-# Keys of one pass of a program; splits begin at multiples of it.
-KEYS_PER_BLOCK: Final = 64
 # Fewer keys are read whole: putting parts together takes a launch, and that takes longer.
 MIN_KEYS_TO_SPLIT: Final = 513
 # Where the device fills two programs per multiprocessor anyway the keys stay whole; else they
 # are split until there are about four.
 ENOUGH_PROGRAMS_PER_MULTIPROCESSOR: Final = 2
 WANTED_PROGRAMS_PER_MULTIPROCESSOR: Final = 4
-# Of no importance but to the interpreter, in which kernels are tested.
-CPU_MULTIPROCESSORS: Final = 8
-
-_DOT_TYPES: Final = {
-    torch.float16: tl.float16,
-    torch.bfloat16: tl.bfloat16,
-    torch.float32: tl.float32,
-}
 
 
 def num_splits(programs: int, most: int, multiprocessors: int) -> int:
@@ -96,12 +101,12 @@ def slot_attention(
     out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
     if not out.numel():
         return out
-    dot_type, exact = _dot_type(query, keys)
-    block_queries = _block_queries(width, exact=exact)
+    dot_type, exact = dot_type_of(query, keys)
+    block_queries = queries_per_block(width, exact=exact)
     query_blocks = triton.cdiv(width, block_queries)
     programs = rows * heads * query_blocks
     limit = min(most, keys.shape[1])
-    splits = num_splits(programs, limit, _multiprocessors(query.device))
+    splits = num_splits(programs, limit, num_multiprocessors(query.device))
     part, weight = out, out  # the second is not touched where the keys are whole
     if splits > 1:
         part = out.new_empty((rows, heads, splits, width, head_dim), dtype=torch.float32)
@@ -109,8 +114,8 @@ def slot_attention(
 
     tensors = (
         query,
-        _stored(keys),
-        _stored(values),
+        stored_bytes(keys),
+        stored_bytes(values),
         key_scales,
         value_scales,
         new_keys,
@@ -124,10 +129,10 @@ def slot_attention(
         *query.stride()[:3],
         *keys.stride()[:3],
         *values.stride()[:3],
-        *_strides(key_scales),
-        *_strides(value_scales),
-        *_strides(new_keys),
-        *_strides(new_values),
+        *first_strides(key_scales),
+        *first_strides(value_scales),
+        *first_strides(new_keys),
+        *first_strides(new_values),
     )
     numbers = (
         heads,
@@ -141,13 +146,13 @@ def slot_attention(
         "BLOCK_DIM": max(16, triton.next_power_of_2(head_dim)),
         "HAS_NEW": new_keys is not None,
         "QUANTISED": key_scales is not None,
-        "NATIVE_FLOAT8": _has_native_float8(query.device),
+        "NATIVE_FLOAT8": has_native_float8(query.device),
         "IS_SPLIT": splits > 1,
         "num_warps": 4,
     }
     if width == 1:
         _attend_one[(rows * heads, splits)](
-            *tensors, *strides, *numbers, BLOCK_KEYS=_block_keys(keys), **options
+            *tensors, *strides, *numbers, BLOCK_KEYS=keys_per_block(keys), **options
         )
     else:
         _attend_many[(programs, splits)](
@@ -158,7 +163,7 @@ def slot_attention(
             CAUSAL=causal,
             DOT=dot_type,
             BLOCK_QUERIES=block_queries,
-            BLOCK_KEYS=KEYS_PER_BLOCK // 2 if exact else _block_keys(keys),
+            BLOCK_KEYS=KEYS_PER_BLOCK // 2 if exact else keys_per_block(keys),
             num_stages=2,
             **options,
         )
@@ -178,203 +183,9 @@ def slot_attention(
     return out
 
 
-def store_keys_values(
-    new_keys: Tensor,
-    new_values: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    slots: Tensor,
-    *,
-    key_scales: Tensor | None = None,
-    value_scales: Tensor | None = None,
-    starts: Tensor | None = None,
-) -> None:
-    """Write consecutive keys and values of each row into its slot, in one launch.
-
-    `new_keys`, `new_values` [rows, count, heads, head_dim]; `keys`, `values`
-    [slots, positions, heads, head_dim]; scales [slots, positions, heads] float32, with which
-    the caches are float8; `slots`, `starts` [rows] int32 or int64. Any strides, but the last
-    dimension of vectors is contiguous. The first is written at position `starts` of the row, or
-    0; what would lie outside the cache is dropped. Raises ValueError where the arguments
-    contradict each other.
-    """
-    check_caches(keys, values, key_scales, value_scales)
-    check_contiguous(new_keys, new_values, keys, values, slots, starts)
-    rows, count, heads, head_dim = new_keys.shape
-    if not new_keys.numel():
-        return
-    blocks = triton.cdiv(count, KEYS_PER_BLOCK)
-    _store[(rows * blocks * heads,)](
-        new_keys,
-        new_values,
-        _stored(keys),
-        _stored(values),
-        key_scales,
-        value_scales,
-        slots,
-        starts,
-        *new_keys.stride()[:3],
-        *new_values.stride()[:3],
-        *keys.stride()[:3],
-        *values.stride()[:3],
-        *_strides(key_scales),
-        *_strides(value_scales),
-        heads,
-        count,
-        keys.shape[1],
-        HEAD_DIM=head_dim,
-        BLOCK_DIM=triton.next_power_of_2(head_dim),
-        BLOCK_KEYS=KEYS_PER_BLOCK,
-        QUANTISED=key_scales is not None,
-        HAS_STARTS=starts is not None,
-        num_warps=4,
-    )
-
-
-def alignment_weights(
-    query: Tensor,
-    keys: Tensor,
-    slots: Tensor,
-    seen: Tensor,
-    heads: Tensor,
-    total: Tensor,
-    *,
-    key_scales: Tensor | None = None,
-) -> None:
-    """Add to `total` where some heads look, summed over the heads.
-
-    `query` [rows, width, all heads, head_dim]; `keys` [slots, positions, all heads, head_dim],
-    float8 with `key_scales` [slots, positions, all heads]; `slots`, `seen` [rows] and `heads`
-    int32 or int64; `total` [rows, width, most] float32. Any strides, but the last dimension of
-    query, keys and total is contiguous. Each of `heads` adds its probabilities over the first
-    `seen` keys; what lies behind stays as it is. The alignment heads tell where in the audio a
-    token is spoken (openai/whisper `timing.py`). Raises ValueError where the arguments
-    contradict each other.
-
-    One launch sums the exponentials of each head, a second adds the heads up per block of keys,
-    always in the same order.
-    """
-    check_caches(keys, keys, key_scales, key_scales)
-    check_contiguous(query, keys, slots, seen, heads, total)
-    rows, width, _, head_dim = query.shape
-    (num_heads,) = heads.shape
-    limit = min(total.shape[2], keys.shape[1])
-    if not (rows and width and num_heads and limit):
-        return
-    dot_type, exact = _dot_type(query, keys)
-    block_queries = _block_queries(width, exact=exact)
-    query_blocks = triton.cdiv(width, block_queries)
-    block_keys = KEYS_PER_BLOCK // 2 if exact else _block_keys(keys)
-    masses = query.new_empty((rows, num_heads, width), dtype=torch.float32)
-    tensors = (query, _stored(keys), key_scales, slots, seen, heads, masses)
-    strides = (*query.stride()[:3], *keys.stride()[:3], *_strides(key_scales))
-    numbers = (num_heads, width, limit, head_dim**-0.5 * math.log2(math.e))
-    options: dict[str, Any] = {
-        "DOT": dot_type,
-        "HEAD_DIM": head_dim,
-        "BLOCK_DIM": max(16, triton.next_power_of_2(head_dim)),
-        "BLOCK_QUERIES": block_queries,
-        "BLOCK_KEYS": block_keys,
-        "QUANTISED": key_scales is not None,
-        "NATIVE_FLOAT8": _has_native_float8(query.device),
-        "num_warps": 4,
-        "num_stages": 2,
-    }
-    _alignment_masses[(rows * query_blocks, num_heads)](*tensors, *strides, *numbers, **options)
-    _alignment_sums[(rows * query_blocks, triton.cdiv(limit, block_keys))](
-        *tensors, total, *strides, *total.stride()[:2], *numbers, **options
-    )
-
-
 def _keys_per_split(most: int, splits: int) -> int:
     """A whole number of blocks, such that `splits` of them hold `most` keys."""
     return max(1, -(-most // (KEYS_PER_BLOCK * splits))) * KEYS_PER_BLOCK
-
-
-def _block_queries(width: int, *, exact: bool) -> int:
-    """Queries of one program; float32 products are made in registers, of which there are few."""
-    return 16 if width <= 16 or exact else 32 if width <= 32 else 64
-
-
-def _block_keys(keys: Tensor) -> int:
-    """Keys of one pass: of large vectors fewer, as shared memory holds two passes."""
-    return KEYS_PER_BLOCK if keys.shape[-1] * keys.element_size() <= 256 else KEYS_PER_BLOCK // 2
-
-
-def _dot_type(query: Tensor, keys: Tensor) -> tuple[Any, bool]:
-    """The type that `tl.dot` multiplies, and whether it is float32."""
-    kind = query.dtype if keys.dtype in (query.dtype, FLOAT8) else torch.float32
-    return _DOT_TYPES[kind], kind == torch.float32
-
-
-def _stored(cache: Tensor) -> Tensor:
-    """What the kernels read and write: float8 as bytes, so that any GPU can hold it."""
-    return cache.view(torch.uint8) if cache.dtype == FLOAT8 else cache
-
-
-def _strides(tensor: Tensor | None) -> tuple[int, ...]:
-    """The first three strides, of which an absent tensor has none that matter."""
-    return (0, 0, 0) if tensor is None else tensor.stride()[:3]
-
-
-@cache
-def _multiprocessors(device: torch.device) -> int:
-    if device.type != "cuda":
-        return CPU_MULTIPROCESSORS
-    return torch.cuda.get_device_properties(device).multi_processor_count
-
-
-@cache
-def _has_native_float8(device: torch.device) -> bool:
-    """Whether the device converts float8 by itself: Ada and Hopper do, Ampere does not."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
-
-
-@triton.jit
-def float8_to_float32(stored, NATIVE: tl.constexpr):
-    """The float32 that bytes of float8_e4m3fn stand for.
-
-    Without native conversion the bits are those of a float16 whose exponent is off by eight.
-    Its two NaN bytes, which quantising never writes, then read as 480.
-    """
-    if NATIVE:
-        return stored.to(tl.float8e4nv, bitcast=True).to(tl.float32)
-    # Sign extension puts the sign into bits 15 and 14 of the shifted word; 14 is cleared.
-    wide = (stored.to(tl.int8, bitcast=True).to(tl.int16) << 7) & -16385
-    return wide.to(tl.float16, bitcast=True).to(tl.float32) * 256.0
-
-
-@triton.jit
-def float32_to_float8(numbers):
-    """Bytes of float8_e4m3fn nearest to float32 `numbers`, ties to even, at most 448."""
-    size = tl.minimum(tl.abs(numbers), 448.0)
-    bits = size.to(tl.int32, bitcast=True)
-    # Twenty bits of mantissa are rounded away; the exponents' biases are 127 and 7.
-    normal = ((bits + 0x7FFFF + ((bits >> 20) & 1)) >> 20) - ((127 - 7) << 3)
-    # Below 2**-6 all steps are 2**-9, which are those of a float32 at 2**14.
-    subnormal = (size + 16384.0).to(tl.int32, bitcast=True) - 0x46800000
-    code = tl.where(size < 0.015625, subnormal, normal)
-    sign = (numbers.to(tl.int32, bitcast=True) >> 24) & 0x80
-    return (code | sign).to(tl.uint8)
-
-
-@triton.jit
-def _scales_of(vectors, AXIS: tl.constexpr):
-    # Division rounded as IEEE has it, here and below, gives the same bytes as the plain twin.
-    return tl.div_rn(tl.max(tl.abs(vectors), axis=AXIS), 448.0)
-
-
-@triton.jit
-def _quantised(vectors, scales):
-    return float32_to_float8(tl.div_rn(vectors, tl.where(scales > 0, scales, 1.0)))
-
-
-@triton.jit
-def _wide(stored, QUANTISED: tl.constexpr, NATIVE: tl.constexpr):
-    # What a cache holds as float32, without its scale.
-    if QUANTISED:
-        return float8_to_float32(stored, NATIVE)
-    return stored.to(tl.float32)
 
 
 @triton.jit(do_not_specialize=["positions", "limit", "keys_per_split"])
@@ -459,7 +270,7 @@ def _attend_one(
         value = tl.load(
             values + places[:, None] * values_position + dims[None, :], mask=mask, other=0
         )
-        score = tl.sum(asked[None, :] * _wide(key, QUANTISED, NATIVE_FLOAT8), axis=1)
+        score = tl.sum(asked[None, :] * widened(key, QUANTISED, NATIVE_FLOAT8), axis=1)
         share = tl.full([BLOCK_KEYS], 1.0, tl.float32)
         if QUANTISED:
             score *= tl.load(key_scales + places * key_scales_position, mask=live, other=0.0)
@@ -471,7 +282,7 @@ def _attend_one(
         weight = tl.exp2(score - base)
         mass = mass * shrink + weight
         sums = sums * shrink[:, None]
-        sums += (weight * share)[:, None] * _wide(value, QUANTISED, NATIVE_FLOAT8)
+        sums += (weight * share)[:, None] * widened(value, QUANTISED, NATIVE_FLOAT8)
         top = raised
 
     highest = tl.max(top, axis=0)
@@ -491,10 +302,10 @@ def _attend_one(
         key_at = keys + place.to(tl.int64) * keys_position + dims
         value_at = values + place.to(tl.int64) * values_position + dims
         if QUANTISED:
-            key_scale = _scales_of(key, 0)
-            value_scale = _scales_of(value, 0)
-            key_byte = _quantised(key, key_scale)
-            value_byte = _quantised(value, value_scale)
+            key_scale = scales_of(key, 0)
+            value_scale = scales_of(value, 0)
+            key_byte = quantised(key, key_scale)
+            value_byte = quantised(value, value_scale)
             tl.store(key_at, key_byte, mask=in_head & stored)
             tl.store(value_at, value_byte, mask=in_head & stored)
             tl.store(key_scales + place * key_scales_position, key_scale, mask=stored)
@@ -693,10 +504,10 @@ def _attend_many(
             key_at = keys + places[:, None] * keys_position + dims[None, :]
             value_at = values + places[:, None] * values_position + dims[None, :]
             if QUANTISED:
-                key_scale = _scales_of(key, 1)
-                value_scale = _scales_of(value, 1)
-                key_byte = _quantised(key, key_scale[:, None])
-                value_byte = _quantised(value, value_scale[:, None])
+                key_scale = scales_of(key, 1)
+                value_scale = scales_of(value, 1)
+                key_byte = quantised(key, key_scale[:, None])
+                value_byte = quantised(value, value_scale[:, None])
                 tl.store(key_at, key_byte, mask=store_mask)
                 tl.store(value_at, value_byte, mask=store_mask)
                 tl.store(key_scales + places * key_scales_position, key_scale, mask=stored)
@@ -771,284 +582,3 @@ def _combine(
     result = tl.sum(vectors * share[:, None], axis=0) / tl.where(whole > 0, whole, 1.0)
     at_out = ((row * width + token) * heads + head) * HEAD_DIM
     tl.store(out + at_out + dims, result.to(out.dtype.element_ty), mask=in_head)
-
-
-@triton.jit(do_not_specialize=["count", "positions"])
-def _store(
-    new_keys,
-    new_values,
-    keys,
-    values,
-    key_scales,
-    value_scales,
-    slots,
-    starts,
-    new_keys_row,
-    new_keys_token,
-    new_keys_head,
-    new_values_row,
-    new_values_token,
-    new_values_head,
-    keys_slot,
-    keys_position,
-    keys_head,
-    values_slot,
-    values_position,
-    values_head,
-    key_scales_slot,
-    key_scales_position,
-    key_scales_head,
-    value_scales_slot,
-    value_scales_position,
-    value_scales_head,
-    heads,
-    count,
-    positions,
-    HEAD_DIM: tl.constexpr,
-    BLOCK_DIM: tl.constexpr,
-    BLOCK_KEYS: tl.constexpr,
-    QUANTISED: tl.constexpr,
-    HAS_STARTS: tl.constexpr,
-):
-    # A block of vectors of one row and head. Heads are neighbours, as they are in what is read.
-    head = tl.program_id(0) % heads
-    blocks = tl.cdiv(count, BLOCK_KEYS)
-    block = tl.program_id(0) // heads % blocks
-    row = (tl.program_id(0) // heads // blocks).to(tl.int64)
-    slot = tl.load(slots + row).to(tl.int64)
-    news = block * BLOCK_KEYS + tl.arange(0, BLOCK_KEYS)
-    places = news
-    if HAS_STARTS:
-        places += tl.load(starts + row).to(tl.int32)
-    live = (news < count) & (places >= 0) & (places < positions)
-    dims = tl.arange(0, BLOCK_DIM)
-    mask = live[:, None] & (dims < HEAD_DIM)[None, :]
-    key = tl.load(
-        new_keys
-        + row * new_keys_row
-        + news[:, None].to(tl.int64) * new_keys_token
-        + head * new_keys_head
-        + dims[None, :],
-        mask=mask,
-        other=0.0,
-    ).to(tl.float32)
-    value = tl.load(
-        new_values
-        + row * new_values_row
-        + news[:, None].to(tl.int64) * new_values_token
-        + head * new_values_head
-        + dims[None, :],
-        mask=mask,
-        other=0.0,
-    ).to(tl.float32)
-    key_at = keys + slot * keys_slot + head * keys_head
-    key_at += places[:, None] * keys_position + dims[None, :]
-    value_at = values + slot * values_slot + head * values_head
-    value_at += places[:, None] * values_position + dims[None, :]
-    if QUANTISED:
-        key_scale = _scales_of(key, 1)
-        value_scale = _scales_of(value, 1)
-        tl.store(key_at, _quantised(key, key_scale[:, None]), mask=mask)
-        tl.store(value_at, _quantised(value, value_scale[:, None]), mask=mask)
-        key_scale_at = key_scales + slot * key_scales_slot + head * key_scales_head
-        value_scale_at = value_scales + slot * value_scales_slot + head * value_scales_head
-        tl.store(key_scale_at + places * key_scales_position, key_scale, mask=live)
-        tl.store(value_scale_at + places * value_scales_position, value_scale, mask=live)
-    else:
-        tl.store(key_at, key.to(keys.dtype.element_ty), mask=mask)
-        tl.store(value_at, value.to(values.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def _alignment_scores(
-    asked,
-    keys,
-    key_scales,
-    keys_position,
-    key_scales_position,
-    places,
-    end,
-    scale,
-    DOT: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    BLOCK_DIM: tl.constexpr,
-    QUANTISED: tl.constexpr,
-    NATIVE_FLOAT8: tl.constexpr,
-):
-    # Scores [queries, keys] of one head, minus infinity from `end` on.
-    dims = tl.arange(0, BLOCK_DIM)
-    live = places < end
-    key = tl.load(
-        keys + places[:, None] * keys_position + dims[None, :],
-        mask=live[:, None] & (dims < HEAD_DIM)[None, :],
-        other=0,
-    )
-    key = _wide(key, QUANTISED, NATIVE_FLOAT8).to(DOT)
-    score = tl.dot(asked, tl.trans(key), input_precision="ieee") * scale
-    if QUANTISED:
-        key_scale = tl.load(key_scales + places * key_scales_position, mask=live, other=0.0)
-        score *= key_scale[None, :]
-    return tl.where(live[None, :], score, float("-inf"))
-
-
-@triton.jit(do_not_specialize=["width", "limit", "num_heads"])
-def _alignment_masses(
-    query,
-    keys,
-    key_scales,
-    slots,
-    seen,
-    heads,
-    masses,
-    query_row,
-    query_token,
-    query_head,
-    keys_slot,
-    keys_position,
-    keys_head,
-    key_scales_slot,
-    key_scales_position,
-    key_scales_head,
-    num_heads,
-    width,
-    limit,
-    scale,
-    DOT: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    BLOCK_DIM: tl.constexpr,
-    BLOCK_QUERIES: tl.constexpr,
-    BLOCK_KEYS: tl.constexpr,
-    QUANTISED: tl.constexpr,
-    NATIVE_FLOAT8: tl.constexpr,
-):
-    # The logarithm of the sum of exponentials of one head for a block of queries.
-    blocks = tl.cdiv(width, BLOCK_QUERIES)
-    block = tl.program_id(0) % blocks
-    row = (tl.program_id(0) // blocks).to(tl.int64)
-    number = tl.program_id(1)
-    head = tl.load(heads + number).to(tl.int32)
-    slot = tl.load(slots + row).to(tl.int64)
-    end = tl.minimum(tl.load(seen + row).to(tl.int32), limit)
-    tokens = block * BLOCK_QUERIES + tl.arange(0, BLOCK_QUERIES)
-    dims = tl.arange(0, BLOCK_DIM)
-    asked = tl.load(
-        query + row * query_row + tokens[:, None] * query_token + head * query_head + dims[None, :],
-        mask=(tokens < width)[:, None] & (dims < HEAD_DIM)[None, :],
-        other=0.0,
-    ).to(DOT)
-    keys += slot * keys_slot + head * keys_head
-    if QUANTISED:
-        key_scales += slot * key_scales_slot + head * key_scales_head
-    top = tl.full([BLOCK_QUERIES], float("-inf"), tl.float32)
-    mass = tl.zeros([BLOCK_QUERIES], tl.float32)
-    for first in tl.range(0, end, BLOCK_KEYS):
-        score = _alignment_scores(
-            asked,
-            keys,
-            key_scales,
-            keys_position,
-            key_scales_position,
-            first + tl.arange(0, BLOCK_KEYS),
-            end,
-            scale,
-            DOT,
-            HEAD_DIM,
-            BLOCK_DIM,
-            QUANTISED,
-            NATIVE_FLOAT8,
-        )
-        raised = tl.maximum(top, tl.max(score, axis=1))  # finite: each block has a live key
-        mass = mass * tl.exp2(top - raised) + tl.sum(tl.exp2(score - raised[:, None]), axis=1)
-        top = raised
-    # Without a key to see this is minus infinity, and nobody reads it.
-    at = (row * num_heads + number) * width + tokens
-    tl.store(masses + at, top + tl.log2(tl.where(mass > 0, mass, 1.0)), mask=tokens < width)
-
-
-@triton.jit(do_not_specialize=["width", "limit", "num_heads"])
-def _alignment_sums(
-    query,
-    keys,
-    key_scales,
-    slots,
-    seen,
-    heads,
-    masses,
-    total,
-    query_row,
-    query_token,
-    query_head,
-    keys_slot,
-    keys_position,
-    keys_head,
-    key_scales_slot,
-    key_scales_position,
-    key_scales_head,
-    total_row,
-    total_token,
-    num_heads,
-    width,
-    limit,
-    scale,
-    DOT: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    BLOCK_DIM: tl.constexpr,
-    BLOCK_QUERIES: tl.constexpr,
-    BLOCK_KEYS: tl.constexpr,
-    QUANTISED: tl.constexpr,
-    NATIVE_FLOAT8: tl.constexpr,
-):
-    # The probabilities of a block of queries for a block of keys, one head after the other.
-    blocks = tl.cdiv(width, BLOCK_QUERIES)
-    block = tl.program_id(0) % blocks
-    row = (tl.program_id(0) // blocks).to(tl.int64)
-    first = tl.program_id(1) * BLOCK_KEYS
-    end = tl.minimum(tl.load(seen + row).to(tl.int32), limit)
-    if first >= end:
-        return
-    slot = tl.load(slots + row).to(tl.int64)
-    tokens = block * BLOCK_QUERIES + tl.arange(0, BLOCK_QUERIES)
-    in_row = tokens < width
-    dims = tl.arange(0, BLOCK_DIM)
-    places = first + tl.arange(0, BLOCK_KEYS)
-    keys += slot * keys_slot
-    if QUANTISED:
-        key_scales += slot * key_scales_slot
-    added = tl.zeros([BLOCK_QUERIES, BLOCK_KEYS], tl.float32)
-    for number in tl.range(0, num_heads):
-        head = tl.load(heads + number).to(tl.int32)
-        asked = tl.load(
-            query
-            + row * query_row
-            + tokens[:, None] * query_token
-            + head * query_head
-            + dims[None, :],
-            mask=in_row[:, None] & (dims < HEAD_DIM)[None, :],
-            other=0.0,
-        ).to(DOT)
-        head_scales = key_scales
-        if QUANTISED:
-            head_scales = key_scales + head * key_scales_head
-        score = _alignment_scores(
-            asked,
-            keys + head * keys_head,
-            head_scales,
-            keys_position,
-            key_scales_position,
-            places,
-            end,
-            scale,
-            DOT,
-            HEAD_DIM,
-            BLOCK_DIM,
-            QUANTISED,
-            NATIVE_FLOAT8,
-        )
-        at = (row * num_heads + number) * width + tokens
-        mass = tl.load(masses + at, mask=in_row, other=0.0)
-        added += tl.exp2(score - mass[:, None])
-    total_at = (
-        total + row * total_row + tokens[:, None].to(tl.int64) * total_token + places[None, :]
-    )
-    mask = in_row[:, None] & (places < end)[None, :]
-    tl.store(total_at, tl.load(total_at, mask=mask, other=0.0) + added, mask=mask)

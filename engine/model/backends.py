@@ -6,6 +6,7 @@ the host, so all can be captured. Which is fastest where is measured (engine.run
 choice), not known.
 """
 
+import contextlib
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -195,6 +196,7 @@ def _gathered(
 def _triton(dtype: torch.dtype, kv_dtype: torch.dtype) -> AttentionBackend:
     try:
         kernels = importlib.import_module("engine.kernels.slot_attention")
+        store, weights = _kernels_for_slots()
     except ImportError as exc:
         raise ConfigError(f"attention: got 'triton', but {exc}") from exc
     slot_attention: SlotAttention = kernels.slot_attention
@@ -209,8 +211,8 @@ def _triton(dtype: torch.dtype, kv_dtype: torch.dtype) -> AttentionBackend:
         "triton",
         encode,
         slot_attention,
-        kernels.store_keys_values,
-        kernels.alignment_weights,
+        store,
+        weights,
     )
 
 
@@ -298,13 +300,16 @@ def _flash_slots(with_cache: Callable[..., Tensor], store: StoreKeysValues) -> S
 def _helpers() -> tuple[StoreKeysValues, AlignmentWeights]:
     """Storing and looking, for back ends that have no such thing themselves."""
     if torch.cuda.is_available():
-        try:
-            kernels = importlib.import_module("engine.kernels.slot_attention")
-        except ImportError:
-            pass
-        else:
-            return kernels.store_keys_values, kernels.alignment_weights
+        with contextlib.suppress(ImportError):
+            return _kernels_for_slots()
     return plain_attention.store_keys_values_plain, plain_attention.alignment_weights_plain
+
+
+def _kernels_for_slots() -> tuple[StoreKeysValues, AlignmentWeights]:
+    """Triton's own. Raises ImportError where it is not installed."""
+    store: Any = importlib.import_module("engine.kernels.store_keys_values")
+    weights: Any = importlib.import_module("engine.kernels.alignment_weights")
+    return store.store_keys_values, weights.alignment_weights
 
 
 def _name(dtype: torch.dtype) -> str:

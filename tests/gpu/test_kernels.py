@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from engine.audio.units import MAX_WINDOW_FRAMES, MAX_WINDOW_POSITIONS, SAMPLE_RATE
 from engine.kernels import log_mel
+from engine.kernels.alignment_weights import alignment_weights
 from engine.kernels.gelu import bias_gelu
 from engine.kernels.layer_norm import add_layer_norm
 from engine.kernels.plain_attention import (
@@ -19,7 +20,8 @@ from engine.kernels.plain_attention import (
     quantise_plain,
     store_keys_values_plain,
 )
-from engine.kernels.slot_attention import alignment_weights, slot_attention, store_keys_values
+from engine.kernels.slot_attention import slot_attention
+from engine.kernels.store_keys_values import store_keys_values
 from engine.model.mel import LogMel, MelWindow
 from engine.model.quantized import MAX_KERNEL_ROWS, QuantizedLinear
 from engine.runtime.caches import SlotCaches

@@ -10,17 +10,33 @@ import pytest
 from engine.audio.units import SAMPLE_RATE
 from stream_server.bench_command import add_arguments, run
 from tests.support.clips import TWO_SENTENCES
+from tests.support.model_dims import small_dims
 from tests.support.sounds import s16le, silence
 
 EMBEDDED = ("--model", "embedded", "--device", "cpu", "--dtype", "float32", "--threads", "1")
 
 RANDOM = ("--checkpoint", "tiny", "--device", "cpu", "--dtype", "float32")
+# As many layers as "tiny" has in its decoder, and much narrower.
+SIZES = {
+    "tiny": small_dims(
+        n_mels=80,
+        n_audio_state=64,
+        n_text_state=64,
+        n_text_layer=4,
+        n_vocab=2200,
+        n_text_ctx=448,
+    )
+}
 
 
 def parse(*argv: str | Path) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     return parser.parse_args(list(map(str, argv)))
+
+
+def bench_random(name: str, *argv: str) -> int:
+    return run(parse(name, *RANDOM, *argv), SIZES)
 
 
 def bench(name: str, *argv: str | Path) -> int:
@@ -35,6 +51,15 @@ def test_the_last_line_that_is_printed_is_json(capsys: pytest.CaptureFixture[str
     assert (told["model"], told["device"], told["dtype"]) == ("embedded", "cpu", "float32")
     assert [row["drafts"] for row in told["rows"]] == ["off", "on"]
     assert "hypotheses" in "\n".join(table)
+
+
+def test_partials_are_measured_with_speech(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench("partials", "--interval-ms", "2000", TWO_SENTENCES) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (told["benchmark"], told["model"]) == ("bench partials", "embedded")
+    assert {row["partials"] for row in told["rows"]} == {"trimmed", "incremental"}
+    assert all("words unlike exact, %" in row for row in told["rows"])
+    assert told["growth"] == {}  # no sentence is as long
 
 
 def test_the_server_is_measured_without_an_engine(capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,8 +110,7 @@ def test_what_is_measured_at_once_and_how_long_can_be_told() -> None:
 def test_a_short_time_measures_one_row_and_names_the_others(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    args = parse("attention", *RANDOM, "--seconds", "0.001")
-    assert run(args) == 0
+    assert bench_random("attention", "--seconds", "0.001") == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert told["benchmark"] == "bench attention"
     assert (told["model"], told["dtype"]) == ("random weights: tiny", "float32")
@@ -96,11 +120,38 @@ def test_a_short_time_measures_one_row_and_names_the_others(
 
 
 def test_tables_of_one_model_say_which_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(parse("floor", *RANDOM, "--seconds", "0.001")) == 0
+    assert bench_random("floor", "--seconds", "0.001") == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert told["benchmark"] == "bench floor"
     assert [(row["model"], row["step"]) for row in told["rows"]] == [("tiny", "decode")]
     assert told["about"]["tiny"]["copy_gb_per_s"] > 0.0
+
+
+def test_sessions_are_shown_turned_and_kept_as_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    load = ("--sessions", "1,2", "--seconds", "0.5", "--partial-context", "incremental")
+    assert bench_random("sessions", *load) == 0
+    *table, last = capsys.readouterr().out.splitlines()
+    told = json.loads(last)
+    assert told["benchmark"] == "bench sessions"
+    assert [(row["model"], row["sessions"]) for row in told["rows"]] == [("tiny", 1), ("tiny", 2)]
+    assert told["about"]["tiny"]["partial_context"] == "incremental"
+    shown = "\n".join(table)
+    assert "tiny 1" in shown
+    assert "finals missing" in shown
+
+
+def test_requests_of_random_weights_have_a_row_for_each_engine(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert bench_random("requests", "--requests", "1", "--weights", "int8") == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["benchmark"] == "bench requests"
+    assert [(row["model"], row["engine"], row["context"]) for row in told["rows"]] == [
+        ("tiny", "eager", "full"),
+        ("tiny", "eager", "trimmed"),
+        ("tiny", "transformers", "full"),
+    ]
+    assert told["about"]["tiny"]["weights"] == "int8"
 
 
 def test_all_tables_of_a_gpu_need_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         "CUDA_GRAPHS",
         "WEIGHTS",
         "KV_DTYPE",
+        "PARTIAL_CONTEXT",
     ):
         monkeypatch.delenv(f"STARLING_{name}", raising=False)
 
@@ -162,6 +163,14 @@ def test_what_a_gpu_is_asked_for_reaches_the_engine(monkeypatch: pytest.MonkeyPa
     )
 
 
+def test_how_partials_are_encoded_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked_for = EngineConfig(partial_context="incremental")
+    argv = ["--partial-context", "incremental"]
+    assert engine_config(ServerConfig.from_args(argv)) == asked_for
+    monkeypatch.setenv("STARLING_PARTIAL_CONTEXT", "incremental")
+    assert engine_config(ServerConfig.from_args([])) == asked_for
+
+
 @pytest.mark.parametrize(
     ("flag", "accepted"),
     [
@@ -169,6 +178,7 @@ def test_what_a_gpu_is_asked_for_reaches_the_engine(monkeypatch: pytest.MonkeyPa
         ("--cuda-graphs", "'auto', 'on' or 'off'"),
         ("--weights", "'auto', 'int8' or 'int4'"),
         ("--kv-dtype", "'auto', 'float32', 'bfloat16', 'float16' or 'fp8'"),
+        ("--partial-context", "'trimmed' or 'incremental'"),
     ],
 )
 def test_a_word_that_no_engine_knows_is_refused(flag: str, accepted: str) -> None:

@@ -34,7 +34,7 @@ from triton.runtime.jit import JITFunction
 import engine.kernels
 from engine.audio.units import MAX_WINDOW_FRAMES, MAX_WINDOW_POSITIONS, MAX_WINDOW_SAMPLES
 from engine.bench.report import report
-from engine.kernels import slot_attention
+from engine.kernels import alignment_weights, slot_attention
 from engine.kernels.decode_state import begin_decode, end_decode
 from engine.kernels.gelu import bias_gelu
 from engine.kernels.layer_norm import add_layer_norm
@@ -147,13 +147,13 @@ class Compiler:
         triton.runtime.driver.set_active(_AbsentDevice(self._target))
         triton.knobs.compilation.always_compile = True  # what is cached has no assembler's report
         triton.knobs.nvidia.dump_ptxas_log = True
+        converts = self._target.capability >= 89
         with (
             mock.patch.object(JITFunction, "run", lambda *args, **kw: self._launch(*args, **kw)),
+            mock.patch.object(slot_attention, "has_native_float8", return_value=converts),
+            mock.patch.object(alignment_weights, "has_native_float8", return_value=converts),
             mock.patch.object(
-                slot_attention, "_has_native_float8", return_value=self._target.capability >= 89
-            ),
-            mock.patch.object(
-                slot_attention, "_multiprocessors", return_value=self._target.multiprocessors
+                slot_attention, "num_multiprocessors", return_value=self._target.multiprocessors
             ),
         ):
             yield

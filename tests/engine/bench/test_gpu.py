@@ -7,6 +7,7 @@ import torch
 from engine.bench.gpu import (
     Measured,
     Part,
+    measure_partials,
     measure_requests,
     measure_sessions,
     plan,
@@ -74,6 +75,18 @@ def test_every_table_is_printed_and_all_of_them_are_the_last_line_and_the_file(
         assert any(title in line for line in above)
 
 
+def test_a_table_may_be_printed_in_another_form_than_it_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = Clock()
+    part = Part("a", 1.0, Table(clock, 2.0), shown=lambda rows: [{"turned": len(rows)}])
+    output = tmp_path / "bench.json"
+    assert run([part], FACTS, output, seconds=100.0, device=CPU, clock=clock)
+    *above, last = capsys.readouterr().out.splitlines()
+    assert any("turned" in line for line in above)
+    assert json.loads(last)["tables"][0]["rows"] == [{"row": "first", "s": 2.0}]
+
+
 def test_a_table_gets_a_share_of_what_those_before_it_left(tmp_path: Path) -> None:
     clock = Clock()
     # 40 s in all, 10 for each; of the 8 that the first one leaves, a third is the second's.
@@ -137,7 +150,7 @@ def test_nothing_is_measured_on_a_device_that_has_failed(tmp_path: Path) -> None
 
 def test_the_first_model_comes_first_and_attention_before_the_second() -> None:
     parts = plan([], ("large-v3-turbo", "large-v3"), device=CPU, dtype=torch.float32)
-    tables = ("floor", "requests", "sessions", "formats")
+    tables = ("floor", "requests", "sessions", "partials", "formats")
     assert [part.title for part in parts] == [
         *(f"{table}, large-v3-turbo" for table in tables),
         "attention",
@@ -148,6 +161,20 @@ def test_the_first_model_comes_first_and_attention_before_the_second() -> None:
         "requests, large-v3-turbo",
         "requests, large-v3",
     }
+    rows = [{"sessions": 2, "finals": 3}]
+    (shown,) = {part.shown for part in parts if part.title.startswith("sessions")}
+    assert shown is not None
+    assert shown(rows) == [{"sessions": "finals", "2": 3}]
+
+
+def test_parts_of_a_plan_can_be_measured() -> None:
+    """But for those whose numbers at once are a GPU's."""
+    sizes = dict.fromkeys(("small", "tiny", "base", "medium"), SIZES["small"])
+    for part in plan([], ("small",), device=CPU, dtype=torch.float32, sizes=sizes):
+        if part.title.startswith(("floor", "partials", "attention")):
+            rows, facts = part.measure(TimeBox(0.0))
+            assert rows, part.title
+            assert facts["left_out"], part.title
 
 
 def test_requests_are_measured_whole_or_not_at_all() -> None:
@@ -165,3 +192,32 @@ def test_numbers_of_sessions_that_there_is_no_time_for_are_named() -> None:
     )
     assert [row["sessions"] for row in rows] == [1]
     assert (facts["seconds"], facts["left_out"]) == (2.0, ["2 sessions"])
+
+
+def test_settings_of_the_engine_are_told_with_the_figures() -> None:
+    rows, facts = measure_sessions(
+        "small",
+        (1,),
+        1.0,
+        TimeBox(),
+        device=CPU,
+        dtype=torch.float32,
+        sizes=SIZES,
+        partial_context="incremental",
+        num_slots=4,
+    )
+    assert (facts["partial_context"], facts["num_slots"]) == ("incremental", 4)
+    assert rows[0]["extend steps / s"] > 0.0
+
+
+def test_partials_grow_up_to_the_longest_segment_there_is() -> None:
+    rows, facts = measure_partials("small", TimeBox(), device=CPU, dtype=torch.float32, sizes=SIZES)
+    # Windows of 0.8, 1.2 … 28 s, of two utterances.
+    numbers = {2.5: 10, 5.0: 12, 7.5: 12, 10.0: 14, 15.0: 24, 20.0: 26, 25.0: 24, 30.0: 16}
+    assert [(row["partials"], row["windows up to, s"], row["number"]) for row in rows] == [
+        (context, bound, number)
+        for context in ("trimmed", "incremental")
+        for bound, number in numbers.items()
+    ]
+    assert set(facts["growth"]) == {"trimmed", "incremental"}
+    assert facts["left_out"] == []

@@ -1,4 +1,3 @@
-import argparse
 from dataclasses import replace
 from math import isfinite
 
@@ -11,8 +10,6 @@ from engine.audio.units import SAMPLE_RATE
 from engine.bench.random_checkpoint import (
     PUBLISHED,
     TOKENS_PER_SECOND,
-    benchmark_parser,
-    counts_argument,
     forced_length_config,
     make_tokenizer,
     random_audio,
@@ -196,23 +193,3 @@ def test_audio_is_as_long_as_asked_and_not_too_loud() -> None:
     assert len(audio) == 2500
     assert audio.dtype == np.float32
     assert 0.0 < abs(audio).max() <= 1.0
-
-
-def test_settings_are_read_from_the_command_line() -> None:
-    parser = benchmark_parser("m", "d")
-    args = parser.parse_args(["tiny", "--set", "kv_dtype=fp8", "--set", "num_slots=512"])
-    assert dict(args.settings) == {"kv_dtype": "fp8", "num_slots": 512}
-    assert args.model == "tiny"
-
-
-def test_a_setting_that_the_engine_lacks_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        benchmark_parser("m", "d").parse_args(["tiny", "--set", "beams=5"])
-    assert "got 'beams', takes one of model, device" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("text", ["", "1,x", "0,4"])
-def test_counts_are_whole_numbers_above_zero(text: str) -> None:
-    assert counts_argument("1,16") == (1, 16)
-    with pytest.raises(argparse.ArgumentTypeError):
-        counts_argument(text)

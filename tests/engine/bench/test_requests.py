@@ -1,4 +1,3 @@
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -12,15 +11,16 @@ from engine.bench.random_checkpoint import (
     random_checkpoint,
     random_engine,
 )
-from engine.bench.requests import expected_tokens, main, measure, transformers_model
+from engine.bench.requests import expected_tokens, measure, transformers_model
 from engine.bench.throughput import TransformersBaseline
+from engine.bench.time_box import TimeBox
 from engine.events import UtteranceOptions
 from tests.support.engines import decode_together
 from tests.support.model_dims import small_dims
 
 CPU = torch.device("cpu")
 DIMS = small_dims(
-    n_mels=80, n_audio_state=64, n_audio_mlp=128, n_vocab=2200, n_text_ctx=64, n_text_state=64
+    n_mels=80, n_audio_state=64, n_audio_mlp=128, n_vocab=2200, n_text_ctx=128, n_text_state=64
 )
 
 
@@ -66,6 +66,27 @@ def test_transformers_say_what_the_engine_says_with_the_same_weights() -> None:
     assert said == [[*forced, *final.tokens]] * 2
 
 
+def test_the_engine_is_timed_where_transformers_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(transformers.WhisperForConditionalGeneration, "generate", fail)
+    box = TimeBox()
+    rows = measure(
+        "small",
+        (1,),
+        device=CPU,
+        dtype=torch.float32,
+        contexts=("trimmed",),
+        dims=DIMS,
+        box=box,
+        num_slots=2,
+        threads=1,
+    )
+    assert [(row["engine"], row["context"]) for row in rows] == [("eager", "trimmed")]
+    assert box.left_out == ["transformers: RuntimeError: no such kernel"]
+
+
 def test_a_request_gets_what_its_length_allows() -> None:
     assert expected_tokens(forced_length_config()) == 21
     assert expected_tokens(forced_length_config(max_new_tokens=8)) == 8
@@ -83,14 +104,3 @@ def test_requests_that_lack_tokens_are_not_timed() -> None:
             contexts=("trimmed",),
             num_slots=2,
         )
-
-
-def test_the_command_prints_a_table_and_one_line_of_json(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    arguments = "small --device cpu --dtype float32 --requests 1 --no-transformers"
-    main([*arguments.split(), "--set", "num_slots=2"], {"small": DIMS})
-    found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert found["model"] == "random small"
-    assert found["settings"] == {"num_slots": 2}
-    assert [row["context"] for row in found["rows"]] == ["full", "trimmed"]

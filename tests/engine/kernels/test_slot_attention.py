@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -10,27 +9,20 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-import triton
-import triton.language as tl
 
-from engine.kernels.plain_attention import quantise_plain, slot_attention_plain
+from engine.kernels.plain_attention import slot_attention_plain
 from engine.kernels.slot_attention import (
-    KEYS_PER_BLOCK,
     MIN_KEYS_TO_SPLIT,
-    alignment_weights,
-    float8_to_float32,
-    float32_to_float8,
     num_splits,
     slot_attention,
-    store_keys_values,
 )
+from engine.kernels.tiles import KEYS_PER_BLOCK
 from tests.engine.kernels.test_plain_attention import (
     FLOAT8,
     Batch,
     assert_close,
     assert_same_caches,
     expected_attention,
-    expected_probabilities,
     make_batch,
     with_new_stored,
 )
@@ -233,122 +225,6 @@ def test_vectors_must_be_contiguous() -> None:
 def test_nothing_to_attend_to_gives_nothing() -> None:
     given = make_batch((3, 7), width=2).rows(slice(0, 0))
     assert attend(given, causal=True, most=12).shape == (0, 2, 3, 4)
-
-
-@pytest.mark.parametrize("cache_dtype", [torch.float32, torch.float16, FLOAT8])
-def test_a_whole_window_is_stored_from_its_first_position_on(cache_dtype: torch.dtype) -> None:
-    given = make_batch((1, 1), width=70, positions=75, cache_dtype=cache_dtype)
-    expected = with_new_stored(given)
-    store_keys_values(
-        given.new_keys, given.new_values, given.keys, given.values, given.slots, **given.scales()
-    )
-    assert_same_caches(given, expected)
-
-
-@pytest.mark.parametrize("cache_dtype", [torch.float32, FLOAT8])
-def test_positions_are_stored_from_where_each_row_starts(cache_dtype: torch.dtype) -> None:
-    # Within, over the end, beyond the end, from before the beginning, wholly before it.
-    given = make_batch((4, 9, 20, -2, -20), width=7, cache_dtype=cache_dtype)
-    expected = with_new_stored(given)
-    store_keys_values(
-        given.new_keys,
-        given.new_values,
-        given.keys,
-        given.values,
-        given.slots,
-        starts=given.seen - 1,
-        **given.scales(),
-    )
-    assert_same_caches(given, expected)
-
-
-@pytest.mark.parametrize("width", [1, 19])
-@pytest.mark.parametrize(("dtype", "cache_dtype"), DTYPES)
-def test_probabilities_of_the_chosen_heads_are_added_up(
-    width: int, dtype: torch.dtype, cache_dtype: torch.dtype
-) -> None:
-    given = make_batch((3, 0, 90), width=width, positions=80, dtype=dtype, cache_dtype=cache_dtype)
-    before = torch.randn(3, width, 75, generator=torch.Generator().manual_seed(1))
-    total = before.clone()
-    alignment_weights(
-        given.query,
-        given.keys,
-        given.slots,
-        given.seen,
-        torch.tensor([2, 0], dtype=torch.int32),
-        total,
-        key_scales=given.key_scales,
-    )
-    assert_close(total, before.double() + expected_probabilities(given, [2, 0], 75))
-    assert torch.equal(total[0, :, 3:], before[0, :, 3:])
-
-
-def test_no_heads_add_nothing() -> None:
-    given, total = make_batch((3,), width=1), torch.ones(1, 1, 12)
-    no_heads = torch.zeros(0, dtype=torch.int32)
-    alignment_weights(given.query, given.keys, given.slots, given.seen, no_heads, total)
-    assert torch.equal(total, torch.ones(1, 1, 12))
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _read(stored: Any, out: Any, count: tl.constexpr, native: tl.constexpr) -> None:
-    at = tl.arange(0, count)
-    tl.store(out + at, float8_to_float32(tl.load(stored + at), native))
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _write(numbers: Any, out: Any, count: tl.constexpr) -> None:
-    at = tl.arange(0, count)
-    tl.store(out + at, float32_to_float8(tl.load(numbers + at)))
-
-
-@pytest.mark.parametrize("native", [True, False])
-def test_every_byte_of_float8_is_read_as_torch_reads_it(native: bool) -> None:
-    stored = torch.arange(256, dtype=torch.uint8)
-    expected = stored.view(FLOAT8).float()
-    numbers = torch.empty(256)
-    _read[(1,)](stored, numbers, 256, native)
-    finite = expected.isfinite()
-    assert torch.equal(numbers[finite], expected[finite])
-
-
-def test_float8_is_rounded_as_torch_rounds_it() -> None:
-    every = torch.arange(256, dtype=torch.uint8).view(FLOAT8).float()
-    every = every[every.isfinite()].sort().values
-    between = (every[1:] + every[:-1]) / 2  # ties
-    above = between.nextafter(torch.tensor(torch.inf))
-    below = between.nextafter(torch.tensor(-torch.inf))
-    numbers = torch.cat((every, between, above, below, torch.tensor([1e-30, -0.0])))
-    padded = torch.zeros(1024)
-    padded[: len(numbers)] = numbers
-    stored = torch.empty(1024, dtype=torch.uint8)
-    _write[(1,)](padded, stored, 1024)
-    assert torch.equal(stored, padded.to(FLOAT8).view(torch.uint8))
-
-
-def test_many_sizes_of_vectors_are_quantised_as_the_twin_quantises_them() -> None:
-    generator = torch.Generator().manual_seed(0)
-    vectors = torch.randn(1, 7, 5, 8, generator=generator)
-    vectors *= 10.0 ** torch.arange(-3, 4)[:, None, None]
-    vectors[0, 2, 3] = 0.0
-    keys, values = torch.empty(2, 1, 7, 5, 8).to(FLOAT8)
-    key_scales, value_scales = torch.empty(2, 1, 7, 5)
-    store_keys_values(
-        vectors,
-        -vectors,
-        keys,
-        values,
-        torch.tensor([0]),
-        key_scales=key_scales,
-        value_scales=value_scales,
-    )
-    for stored, scales, exact in (
-        (keys, key_scales, vectors),
-        (values, value_scales, -vectors),
-    ):
-        expected, expected_scales = quantise_plain(exact)
-        assert torch.equal(stored.view(torch.uint8), expected.view(torch.uint8))
-        assert torch.equal(scales, expected_scales)
 
 
 def test_a_device_that_is_full_reads_keys_whole() -> None:
