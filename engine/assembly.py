@@ -116,18 +116,24 @@ def resolve_kv_dtype(name: str, dtype: torch.dtype, device: torch.device) -> tor
     return FLOAT8 if name == "fp8" else _DTYPES[name]
 
 
+def prepare_device(device: torch.device) -> None:
+    """Set how torch computes on a GPU, for the whole process."""
+    if device.type != "cuda":
+        return
+    # float32 is asked for where exactness is; and sums in half precision may overflow.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+    # Its attention makes a plan for each new shape, in service and for too long.
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def assemble(
     checkpoint: Checkpoint, config: EngineConfig, *, device: torch.device, dtype: torch.dtype
 ) -> Engine:
     """Put an engine together around a loaded checkpoint."""
-    config = config.resolve(device.type)
-    if device.type == "cuda":
-        # float32 is asked for where exactness is; and sums in half precision may overflow.
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
-        # Its attention makes a plan for each new shape, in service and for too long.
-        torch.backends.cuda.enable_cudnn_sdp(False)
+    config = config.resolve(device.type, incremental=checkpoint.traits.incremental_partials)
+    prepare_device(device)
     dims, tokenizer = checkpoint.dims, checkpoint.tokenizer
     model = Whisper.from_checkpoint(checkpoint, dtype=dtype, device=device)
     if config.weights != "auto":
@@ -181,7 +187,8 @@ def warm_up(runner: StepRunner, checkpoint: Checkpoint) -> None:
     sampling = Sampling(len(prefix), timestamps=False)
     runner.launch(PrefillStep((PrefillRow(slot, prefix, 0, sampling),))).result()
     runner.launch(DecodeStep((slot,))).result()
-    prompted = prefix + (prefix[-1],) * _PROMPT_TOKENS
+    room = checkpoint.dims.n_text_ctx - len(prefix) - 1
+    prompted = prefix + (prefix[-1],) * min(_PROMPT_TOKENS, room)
     runner.launch(PrefillStep((PrefillRow(slot, prompted, 0, sampling),))).result()
 
 

@@ -12,7 +12,7 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Attention = Literal["auto", "flash", "sdpa", "triton", "eager"]
 Weights = Literal["auto", "int8", "int4"]
 KvDtype = Literal["auto", "float32", "bfloat16", "float16", "fp8"]
-PartialContext = Literal["trimmed", "incremental"]
+PartialContext = Literal["auto", "trimmed", "incremental"]
 Toggle = Literal["auto", "on", "off"]
 
 DEVICES: Final = ("auto", "cpu", "cuda")
@@ -21,7 +21,7 @@ CONTEXTS: Final = ("auto", "full", "trimmed")
 ATTENTIONS: Final = ("auto", "flash", "sdpa", "triton", "eager")
 WEIGHTS: Final = ("auto", "int8", "int4")
 KV_DTYPES: Final = ("auto", "float32", "bfloat16", "float16", "fp8")
-PARTIAL_CONTEXTS: Final = ("trimmed", "incremental")
+PARTIAL_CONTEXTS: Final = ("auto", "trimmed", "incremental")
 TOGGLES: Final = ("auto", "on", "off")
 
 
@@ -56,8 +56,9 @@ class EngineConfig:
     num_slots: int = 0
     threads: int = 0
     context: Context = "auto"
-    # "incremental" encodes only what is new of a growing window; an approximation, for partials.
-    partial_context: PartialContext = "trimmed"
+    # "incremental" encodes only what is new of a growing window: an approximation, for partials.
+    # "auto" takes it for checkpoints that say they lose nothing by it (engine.traits).
+    partial_context: PartialContext = "auto"
     use_drafts: bool = True  # off only to measure what drafts save
     max_new_tokens: int = 224  # half of the text context, as openai/whisper's `sample_len`
     base_tokens: int = 16  # a short word with its punctuation, and room
@@ -71,9 +72,9 @@ class EngineConfig:
     context_margin: Positions = Positions(128)
     # A checkpoint trained with trimmed contexts needs only that its last word is not at the edge.
     trained_context_margin: Positions = Positions(16)
-    # Encoded again with every extension of a window: 640 ms, in which the ear of the first layers
-    # lies, and whose right-hand side has changed.
-    look_back: Positions = Positions(32)
+    # Encoded again with every extension of a window: 1.28 s, whose right-hand side has changed.
+    # With half of it words differed more often from what the whole window says (docs/log.md).
+    look_back: Positions = Positions(64)
     first_partial: Samples = samples_from_ms(800)  # shorter windows hold a syllable: pure guess
     commit_guard: Samples = samples_from_ms(300)  # what the last 300 ms say may still change
     # What is said in the last 3 s of a segment waits for its cut: words to find a pause between.
@@ -116,11 +117,18 @@ class EngineConfig:
                 f"temperatures: got {self.temperatures}, the first must be 0.0 (greedy)"
             )
 
-    def resolve(self, device: str) -> "EngineConfig":
-        """The same with what is chosen by the kind of device, "cpu" or "cuda", filled in."""
+    def resolve(self, device: str, *, incremental: bool = False) -> "EngineConfig":
+        """The same with what "auto" and 0 stand for filled in.
+
+        `device` is "cpu" or "cuda"; `incremental`: what the checkpoint says of its partials.
+        """
         on_gpu = device == "cuda"
+        partial_context = self.partial_context
+        if partial_context == "auto":
+            partial_context = "incremental" if incremental else "trimmed"
         return replace(
             self,
+            partial_context=partial_context,
             max_batch=self.max_batch or (256 if on_gpu else 64),
             encode_slice_ms=self.encode_slice_ms or (5.0 if on_gpu else 50.0),
         )

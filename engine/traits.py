@@ -11,7 +11,13 @@ from typing import Any
 from engine.audio.units import MAX_WINDOW_SAMPLES, SAMPLE_RATE, Samples, samples_from_seconds
 from engine.errors import CheckpointError
 
-_KEYS = ("trimmed_context", "max_window_s", "carries_text", "timestamps")
+_KEYS = (
+    "trimmed_context",
+    "max_window_s",
+    "carries_text",
+    "timestamps",
+    "incremental_partials",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +28,14 @@ class CheckpointTraits:
     `max_window`: the longest audio it is good for; longer speech is cut. `carries_text`: it was
     trained with previous text as a prompt, so a cut segment's text prompts the next one.
     `timestamps`: its timestamp tokens are worth asking for where nobody said otherwise.
+    `incremental_partials`: measured to say as much of a window that is encoded bit by bit.
     """
 
     trimmed_context: bool = False
     max_window: Samples = MAX_WINDOW_SAMPLES
     carries_text: bool = True
     timestamps: bool = True
+    incremental_partials: bool = False
 
     @classmethod
     def from_config(cls, value: object, where: str) -> "CheckpointTraits":
@@ -43,6 +51,7 @@ class CheckpointTraits:
             max_window=_window(value.get("max_window_s"), where),
             carries_text=_flag(value, "carries_text", where, default=True),
             timestamps=_flag(value, "timestamps", where, default=True),
+            incremental_partials=_flag(value, "incremental_partials", where, default=False),
         )
 
 

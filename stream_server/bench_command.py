@@ -1,7 +1,8 @@
 """`starling bench`: measure this machine. Chooses the audio; `engine.bench` measures.
 
-Two kinds: with a checkpoint that says something (`redecode`, `throughput`, `partials`), and with
-random weights of published sizes, which need no download and take as long (all that `gpu` runs).
+Two kinds: with a checkpoint that says something (`redecode`, `throughput`, `partials`, `wer`), and
+with random weights of published sizes, which need no download and take as long (all that `gpu`
+runs).
 """
 
 import argparse
@@ -25,7 +26,7 @@ from engine.bench.report import dtype_name, environment, report
 from engine.bench.time_box import TimeBox
 from engine.errors import AudioError, ConfigError, EngineError
 from engine.model.dims import ModelDims
-from stream_server import protocol, server_bench
+from stream_server import protocol, server_bench, wer_bench
 from stream_server.engine_flags import (
     add_device_arguments,
     add_engine_arguments,
@@ -66,6 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         benchmark.add_argument("files", nargs="*", type=Path, help="default: the demo clip")
     for benchmark in (again, many, growing):
         add_engine_arguments(benchmark)
+    wer_bench.add_arguments(
+        benchmarks.add_parser("wer", help="word errors of recordings, offline and as live speech")
+    )
 
 
 def _add_random_arguments(benchmarks: Any) -> dict[str, argparse.ArgumentParser]:
@@ -118,6 +122,9 @@ def run(args: argparse.Namespace, sizes: Mapping[str, ModelDims] = PUBLISHED) ->
     try:
         if args.benchmark == "gpu":
             return _run_gpu(args, sizes)
+        if args.benchmark == "wer":
+            wer_bench.run(args)
+            return 0
         rows, facts = _measure(args, sizes)
     except (EngineError, DetectorError, server_bench.BenchError, ImportError) as exc:
         print(f"starling bench: {exc}", file=sys.stderr)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.assembly import resolve_kv_dtype
+from engine.assembly import prepare_device, resolve_kv_dtype
 from engine.audio.units import SAMPLE_RATE, Positions
 from engine.bench.random_checkpoint import random_audio
 from engine.config import Attention, KvDtype, Weights
@@ -90,6 +90,7 @@ class DirectModel:
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
+        prepare_device(device)
         on_gpu = device.type == "cuda"
         self.dims = checkpoint.dims
         self.device = device

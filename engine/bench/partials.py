@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from engine.assembly import Engine
 from engine.audio.units import SAMPLE_RATE, Samples, samples_from_ms
 from engine.bench.time_box import TimeBox
-from engine.config import PARTIAL_CONTEXTS, EngineConfig, PartialContext
+from engine.config import EngineConfig, PartialContext
 from engine.events import (
     AppendAudio,
     CancelUtterance,
@@ -33,6 +33,7 @@ from engine.loop import Loop
 # Windows are told apart by length, up to so many seconds.
 _BOUNDS_S: Final = (2.5, 5.0, 7.5, 10.0, 15.0, 20.0, 25.0, 30.0)
 _SHORT_S, _LONG_S = 5.0, 25.0  # two of them, which `growth` compares
+_COMPARED: Final[tuple[PartialContext, ...]] = ("trimmed", "incremental")
 _ENCODES: Final = ("EncodeStep", "ExtendStep")
 
 
@@ -75,7 +76,7 @@ def measure(
     options = UtteranceOptions(language=language, interim_interval=samples_from_ms(interval_ms))
     exact: _Run | None = None
     rows = []
-    for context in PARTIAL_CONTEXTS:
+    for context in _COMPARED:
         if not box.admits(f"{context} partials"):
             continue
         engine = build(replace(config, partial_context=context))
@@ -98,7 +99,7 @@ def growth(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     costs = {(row["partials"], row["windows up to, s"]): row["all ms"] for row in rows}
     return {
         context: costs[context, _LONG_S] / costs[context, _SHORT_S]
-        for context in PARTIAL_CONTEXTS
+        for context in _COMPARED
         if (context, _LONG_S) in costs and (context, _SHORT_S) in costs
     }
 

@@ -161,6 +161,18 @@ def test_all_tables_of_a_gpu_need_one(capsys: pytest.CaptureFixture[str], tmp_pa
     assert not output.exists()
 
 
+def test_word_errors_are_counted_by_a_command_of_their_own(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    missing = tmp_path / "manifest.tsv"
+    assert bench("wer", missing) == 1
+    assert f"starling bench: {missing}: cannot be read as a manifest" in capsys.readouterr().err
+    assert bench("wer", "--invented", "0.01") == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["benchmark"] == "bench wer"
+    assert {row["minutes"] for row in told["rows"]} == {0.01}
+
+
 def test_a_recording_that_cannot_be_measured_with_is_refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

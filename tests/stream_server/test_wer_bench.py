@@ -32,12 +32,13 @@ def test_a_manifest_is_heard_in_every_way(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     details = tmp_path / "details.jsonl"
-    path = manifest(tmp_path, "en", "en", "pt")
-    run(parse(path, *EMBEDDED, "--limit", "2", "--invented", "0.02", "--details", details))
+    path = manifest(tmp_path, "en", "pt")
+    run(parse(path, *EMBEDDED, "--limit", "1", "--invented", "0.01", "--details", details))
     *tables, last = capsys.readouterr().out.splitlines()
     told = json.loads(last)
     assert (told["model"], told["device"], told["dtype"]) == ("embedded", "cpu", "float32")
-    assert (told["limit"], told["partial_context"], told["interval_ms"]) == (2, "trimmed", 400)
+    assert (told["limit"], told["partial_context"], told["interval_ms"]) == (1, "trimmed", 400)
+    assert told["left_out"] == {}  # the limit came first
     rates = {row["way"]: row["WER %"] for row in told["rows"]}
     assert list(rates) == [
         "offline, whole",
@@ -46,7 +47,9 @@ def test_a_manifest_is_heard_in_every_way(
         "live, last partials",
     ]
     assert rates["offline, speech"] <= 20
-    assert {row["words"] for row in told["invented"]} == {0}
+    words = {(row["sound"], row["way"]): row["words"] for row in told["invented"]}
+    assert len(words) == 2 * 6
+    assert words["silence", "offline, whole"] == words["silence", "offline, speech"] == 0
     assert len(details.read_text().splitlines()) == 4
     assert "invented words" in "\n".join(tables)
 

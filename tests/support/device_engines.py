@@ -4,12 +4,10 @@ On a processor launches are over when they return, and a recorder in place of CU
 program again on the graph's own inputs. All else is what a GPU runs.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from engine.assembly import Engine
 from engine.config import Attention, EngineConfig
@@ -17,24 +15,11 @@ from engine.model.checkpoint import load_checkpoint
 from engine.model.whisper import Whisper
 from engine.runtime.caches import SlotCaches
 from engine.runtime.device_assembly import assemble_device_runner
-from engine.runtime.graphs import GraphRunner, Program
+from engine.runtime.graphs import GraphRunner
 from engine.runtime.sampling import DecodingRules
 from tests.support.engines import GREEDY, load_engine
 
 CPU = torch.device("cpu")
-
-
-def rerun(
-    program: Program, inputs: Sequence[Tensor]
-) -> tuple[Callable[[], None], tuple[Tensor, ...]]:
-    """A recorder for processors: a replay runs the program and fills the outputs."""
-    outputs = program(*inputs)
-
-    def replay() -> None:
-        for target, source in zip(outputs, program(*inputs), strict=True):
-            target.copy_(source)
-
-    return replay, outputs
 
 
 def device_engine(

@@ -12,6 +12,7 @@ from torch import Tensor
 pytest.importorskip("triton")
 
 from engine.audio.units import Positions
+from engine.bench.direct import record_eagerly
 from engine.config import Attention, EngineConfig
 from engine.errors import ConfigError
 from engine.model.whisper import Whisper
@@ -36,7 +37,6 @@ from engine.scheduling.steps import (
     TokenRow,
     TokensResult,
 )
-from tests.support.device_engines import rerun
 from tests.support.engines import babble
 from tests.support.model_dims import small_dims
 
@@ -137,7 +137,7 @@ def tensors(held: SlotCaches) -> list[Tensor]:
 
 def test_every_shape_can_be_captured_and_none_touches_a_slot_in_use() -> None:
     held = caches(encoder_dtype=torch.float32)
-    graphs = GraphRunner(rerun)
+    graphs = GraphRunner(record_eagerly)
     runner = assembled(held=held, graphs=graphs)
     generator = torch.Generator().manual_seed(1)
     for tensor in tensors(held):
@@ -156,7 +156,7 @@ def test_every_shape_can_be_captured_and_none_touches_a_slot_in_use() -> None:
 
 
 def test_captured_shapes_say_what_eager_ones_say() -> None:
-    graphs = GraphRunner(rerun)
+    graphs = GraphRunner(record_eagerly)
     runner = assembled(graphs=graphs)
     capture_all(graphs, shapes_to_capture(1), runner.capture)
     assert_same(said(runner), said(assembled()))

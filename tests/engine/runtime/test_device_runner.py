@@ -16,6 +16,7 @@ from torch import Tensor
 
 from engine.assembly import Engine
 from engine.audio.units import MAX_WINDOW_SAMPLES, SAMPLE_RATE, Positions, Samples
+from engine.bench.direct import record_eagerly
 from engine.config import EngineConfig, QualityThresholds
 from engine.events import (
     AppendAudio,
@@ -48,7 +49,7 @@ from engine.scheduling.steps import (
     VerifyStep,
 )
 from tests.support.checkpoints import make_checkpoint
-from tests.support.device_engines import device_engine, rerun
+from tests.support.device_engines import device_engine
 from tests.support.engines import (
     GREEDY,
     Audio,
@@ -269,7 +270,7 @@ def with_graphs(base: Path, shapes: Sequence[Shape]) -> tuple[Engine, list[Shape
             replayed.append(shape)
             return super().replay(shape, inputs)
 
-    engine = device_engine(base, graphs=Counting(rerun))
+    engine = device_engine(base, graphs=Counting(record_eagerly))
     assert isinstance(engine.runner, DeviceRunner)
     for shape in shapes:
         engine.runner.capture(shape)
@@ -295,7 +296,7 @@ def test_replayed_steps_say_what_eager_ones_say(base: Path) -> None:
 
 
 def test_capturing_touches_no_slot_but_the_scratch_one(base: Path) -> None:
-    graphs = GraphRunner(rerun)
+    graphs = GraphRunner(record_eagerly)
     engine = device_engine(base, graphs=graphs)
     known = tokens_of(decode_together(engine, audios()[:1], OPTIONS)[0])
     assert isinstance(engine.runner, DeviceRunner)

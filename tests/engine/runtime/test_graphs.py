@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine.bench.direct import record_eagerly
 from engine.runtime.buckets import DecodeShape, ExtendShape, Shape
 from engine.runtime.graphs import GraphRunner, Program, capture_all
-from tests.support.device_engines import rerun
 
 SMALL, LARGE = DecodeShape(2, 256), DecodeShape(4, 256)
 
@@ -23,7 +23,7 @@ def inputs_of(shape: DecodeShape) -> tuple[Tensor, Tensor]:
 
 
 def captured(*shapes: DecodeShape) -> GraphRunner:
-    graphs = GraphRunner(rerun)
+    graphs = GraphRunner(record_eagerly)
     for shape in shapes:
         graphs.capture(shape, double_and_sum, inputs_of(shape))
     return graphs
@@ -46,7 +46,7 @@ def test_the_inputs_of_a_graph_stand_still_and_are_copied_into() -> None:
         seen.append(values.data_ptr())
         return (values + 1,)
 
-    graphs = GraphRunner(rerun)
+    graphs = GraphRunner(record_eagerly)
     own = torch.zeros(2)
     graphs.capture(SMALL, program, (own,))
     given = torch.tensor([3.0, 4.0])
@@ -108,7 +108,7 @@ def test_all_shapes_are_captured_in_their_order_and_the_log_says_how_many(
         program: Program, inputs: Sequence[Tensor]
     ) -> tuple[Callable[[], None], tuple[Tensor, ...]]:
         recorded.append(len(inputs[0]))
-        return rerun(program, inputs)
+        return record_eagerly(program, inputs)
 
     graphs = GraphRunner(record)
     shapes: list[Shape] = [LARGE, SMALL]
