@@ -52,10 +52,17 @@ def test_what_depends_on_the_device_is_chosen_for_it_and_what_was_asked_for_stay
     on_cpu, on_gpu = EngineConfig().resolve("cpu"), EngineConfig().resolve("cuda")
     assert (on_cpu.max_batch, on_cpu.encode_slice_ms) == (64, 50.0)
     assert (on_gpu.max_batch, on_gpu.encode_slice_ms) == (256, 5.0)
-    asked = EngineConfig(max_batch=3, encode_slice_ms=7.0)
+    asked = EngineConfig(max_batch=3, encode_slice_ms=7.0, partial_context="trimmed")
     assert asked.resolve("cuda") == asked
 
 
 def test_attention_of_a_gpu_is_refused_on_a_cpu() -> None:
     with pytest.raises(ConfigError, match="attention: got 'triton', accepted on a CPU are auto"):
         EngineConfig(device="cpu", attention="triton")
+
+
+def test_partials_are_extended_by_themselves_only_where_the_checkpoint_loses_nothing() -> None:
+    assert EngineConfig().resolve("cpu").partial_context == "trimmed"
+    assert EngineConfig().resolve("cpu", incremental=True).partial_context == "incremental"
+    asked = EngineConfig(partial_context="trimmed")
+    assert asked.resolve("cpu", incremental=True).partial_context == "trimmed"

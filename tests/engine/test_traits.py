@@ -24,11 +24,13 @@ def test_what_a_checkpoint_says_is_taken() -> None:
         "max_window_s": 12.5,
         "carries_text": False,
         "timestamps": False,
+        "incremental_partials": True,
     }
     traits = CheckpointTraits.from_config(said, WHERE)
     assert traits.trimmed_context
     assert not traits.carries_text
     assert not traits.timestamps
+    assert traits.incremental_partials
     assert traits.max_window == 12.5 * SAMPLE_RATE
 
 

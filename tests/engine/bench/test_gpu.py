@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine.audio.units import Positions
 from engine.bench.gpu import (
     Measured,
     Part,
@@ -150,7 +151,14 @@ def test_nothing_is_measured_on_a_device_that_has_failed(tmp_path: Path) -> None
 
 def test_the_first_model_comes_first_and_attention_before_the_second() -> None:
     parts = plan([], ("large-v3-turbo", "large-v3"), device=CPU, dtype=torch.float32)
-    tables = ("floor", "requests", "sessions", "partials", "formats")
+    tables = (
+        "floor",
+        "requests",
+        "sessions",
+        "sessions with trimmed finals",
+        "partials",
+        "formats",
+    )
     assert [part.title for part in parts] == [
         *(f"{table}, large-v3-turbo" for table in tables),
         "attention",
@@ -205,6 +213,7 @@ def test_settings_of_the_engine_are_told_with_the_figures() -> None:
         sizes=SIZES,
         partial_context="incremental",
         num_slots=4,
+        look_back=Positions(16),
     )
     assert (facts["partial_context"], facts["num_slots"]) == ("incremental", 4)
     assert rows[0]["extend steps / s"] > 0.0

@@ -23,7 +23,7 @@ from engine.scheduling.contexts import (
 
 STOCK = ContextPolicy.of(EngineConfig(), trained_trimmed=False)
 TRAINED = ContextPolicy.of(EngineConfig(), trained_trimmed=True)
-INCREMENTAL = EngineConfig(partial_context="incremental")
+INCREMENTAL = EngineConfig(partial_context="incremental", look_back=Positions(32))
 EXTENDING = ContextPolicy.of(INCREMENTAL, trained_trimmed=False)
 
 windows = st.integers(1, MAX_WINDOW_SAMPLES)
