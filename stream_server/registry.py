@@ -47,9 +47,7 @@ class SpeechShare:
         return self._speech / self._audio if self._audio else 0.0
 
 
-def measured_capacity(
-    s_per_speech_s: float, speech_per_audio: float, num_slots: int
-) -> int | None:
+def measured_capacity(s_per_speech_s: float, speech_per_audio: float, num_slots: int) -> int | None:
     """Sessions that the device can serve; None while what speech costs is not known.
 
     `s_per_speech_s`: device seconds for each second of speech, 0 where unknown. A recording that

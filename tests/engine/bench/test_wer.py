@@ -7,42 +7,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.assembly import Engine
 from engine.audio.units import SAMPLE_RATE, Samples, samples_from_ms
-from engine.bench.wer import FINALS, PARTIALS, SPEECH, WHOLE, Found, Hearing, invented, measure
+from engine.bench.wer import Found, invented, measure
+from engine.bench.wer_hearing import FINALS, PARTIALS, SPEECH, WHOLE, Hearing
 from engine.bench.wer_sets import Audio, Recording, copies
 from engine.bench.wer_text import Errors
 from engine.config import PartialContext
 from engine.errors import AudioError, StepError
-from engine.events import ModelInfo
 from engine.offline import Region
-from engine.runtime.pending import Done, Pending
-from engine.scheduling.steps import Step
 from engine.traits import CheckpointTraits
 from tests.support.clips import REPOSITORY, TWO_SENTENCES
 from tests.support.engines import load_engine
-from tests.support.fake_runner import WORDS, FakeRunner, Rig, say, silence
+from tests.support.fake_engine import engine_of
+from tests.support.fake_runner import WORDS, Rig, say, silence
 from tests.support.sounds import s16le
 from tests.support.workers import EMBEDDED_CONFIG
 
 AS_RECORDED = copies(None, telephone=False)
-
-
-class Launcher:
-    """A fake runner whose steps are done when they are launched."""
-
-    run_ahead = 0
-
-    def __init__(self, runner: FakeRunner) -> None:
-        self._runner = runner
-
-    def launch(self, step: Step) -> Pending:
-        return Done(self._runner.run(step), 0.0)
-
-
-def engine_of(rig: Rig) -> Engine:
-    info = ModelInfo("fake", ("en",), ("transcribe",))
-    return Engine(info, rig.scheduler, Launcher(rig.runner), rig.metrics)
 
 
 def written(
@@ -83,27 +64,6 @@ def test_a_recording_is_heard_offline_and_as_it_grows(tmp_path: Path) -> None:
     assert row["flicker %"] == pytest.approx(100 / 3)
     assert row["minutes"] == pytest.approx(3 * 5600 / SAMPLE_RATE / 60)
     assert row["RTFx"] > 0
-
-
-def test_windows_grow_by_the_interval(tmp_path: Path) -> None:
-    recording = written(tmp_path, say(*["red"] * 9), "red")  # 3.15 s
-    for interval_ms, partials in ((400, 6), (1000, 3)):
-        rig = Rig()
-        measure(engine_of(rig), [recording], Hearing(interval_ms=interval_ms), AS_RECORDED)
-        assert rig.metrics.partials == partials
-
-
-def test_partials_stay_as_often_as_was_asked_on_a_slow_machine(tmp_path: Path) -> None:
-    class SlowLauncher(Launcher):
-        def launch(self, step: Step) -> Pending:
-            return Done(self._runner.run(step), 5.0)
-
-    rig = Rig()
-    engine = engine_of(rig)
-    slow = Engine(engine.info, engine.scheduler, SlowLauncher(rig.runner), engine.metrics)
-    recordings = [written(tmp_path, say(*["red"] * 9), "red") for _ in range(2)]
-    measure(slow, recordings, Hearing(), AS_RECORDED)
-    assert rig.metrics.partials == 12
 
 
 def test_the_speech_that_is_found_is_heard_alone_and_live(tmp_path: Path) -> None:

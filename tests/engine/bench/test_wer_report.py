@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.bench.wer import FINALS, WHOLE, Comparison, Found
+from engine.bench.wer import Comparison, Found
+from engine.bench.wer_hearing import FINALS, WHOLE
 from engine.bench.wer_report import show, turned, write_details
 from engine.bench.wer_text import Errors, TextErrors
 
