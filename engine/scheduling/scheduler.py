@@ -70,9 +70,12 @@ _RANK_OF: Final = {kind: rank for rank, kinds in enumerate(_RANKS) for kind in k
 _SHARING_S: Final = 0.25  # between two looks at who gets how many partials; people's pauses are
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Launch:
-    """A step and whose it is: the job of each row, at which attempt, and what it was for."""
+    """A step and whose it is: the job of each row, at which attempt, and what it was for.
+
+    Like no other, even where two steps hold the same: audio cannot be compared.
+    """
 
     step: Step
     jobs: tuple[Job, ...]

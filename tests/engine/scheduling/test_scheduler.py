@@ -66,6 +66,41 @@ def run(rig: Rig, count: int) -> list[Step]:
     return [step for step in steps if step is not None]
 
 
+# Steps in flight.
+
+
+def test_a_step_that_fails_while_another_of_its_slot_is_in_flight_fails_alone() -> None:
+    """A final overtakes the partial whose encode has been launched."""
+    rig = started(LONG_ENOUGH, run_ahead=2)
+    assert isinstance(rig.step(), EncodeStep)
+    rig.finish()
+    rig.runner.fail_next = True
+    assert isinstance(rig.step(), EncodeStep)
+    rig.settle()
+    (event,) = rig.events
+    assert event == UtteranceFailed(UtteranceId(1), "told to fail")
+
+
+def test_a_token_is_decoded_ahead_only_where_there_is_room_for_it() -> None:
+    rig = started(say(*WORDS[:8]), finished=True, run_ahead=1, max_new_tokens=3)
+    rig.settle()
+    assert sum(isinstance(step, DecodeStep) for step in rig.runner.steps) == 2
+    assert rig.text().split() == list(WORDS[:3])
+
+
+def test_a_result_that_comes_behind_its_job_s_end_finds_nobody() -> None:
+    alone = started(say(*WORDS[:4]), finished=True)
+    alone.settle()
+    ahead = started(say(*WORDS[:4]), finished=True, run_ahead=1)
+    ahead.settle()
+    assert ahead.text() == alone.text()
+    decodes = [
+        sum(isinstance(step, DecodeStep) for step in rig.runner.steps) for rig in (alone, ahead)
+    ]
+    assert decodes[1] == decodes[0] + 1
+    assert ahead.metrics.tokens == alone.metrics.tokens
+
+
 # Windows that are extended.
 
 
