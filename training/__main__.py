@@ -12,7 +12,7 @@ from engine.assembly import resolve_device
 from engine.audio.units import MAX_WINDOW_POSITIONS, samples_from_seconds
 from engine.errors import EngineError
 from engine.model.dims import ModelDims
-from training.arguments import budget_seconds, build_parser, default_processes
+from training.arguments import budget_seconds, build_parser, default_processes, peak_rates
 from training.corpus import Sources, decode, find_utterances, hours_of
 from training.data.feeder import FeedPlan, feed
 from training.data.targets import uncertain_tokens
@@ -21,7 +21,6 @@ from training.export.card import CardFacts
 from training.export.checkpoint import Traits, export_run
 from training.human import read_manifest
 from training.model.loop import RunPlan, Trainer
-from training.model.optimiser import Rates
 from training.speech.festival import Festival
 from training.speech.synthesis import (
     SHARDS,
@@ -110,7 +109,7 @@ def _train(args: argparse.Namespace) -> Report:
         run_seconds=args.run_seconds,
         slice_seconds=args.seconds,
         log_every=args.log_every,
-        rates=Rates(args.muon_rate, args.adamw_rate),
+        rates=peak_rates(args.muon_rate, args.adamw_rate, device.type),
         seed=args.seed,
     )
     trainer = Trainer(

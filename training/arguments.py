@@ -16,6 +16,8 @@ _NUM_HELD_OUT: Final = 600
 _SEED: Final = 7
 # Seconds of audio in a batch that a processor with two cores, or a large GPU, takes at once.
 _BUDGET_S: Final = {"cpu": 60.0, "cuda": 2400.0}
+# For batches of that size: larger ones bear larger steps.
+_RATES: Final = {"cpu": Rates(0.01, 0.8e-3), "cuda": Rates(0.02, 1.5e-3)}
 _HUMAN_WEIGHT: Final = 5
 
 
@@ -42,6 +44,12 @@ def build_parser() -> argparse.ArgumentParser:
 def budget_seconds(given: float | None, device_type: str) -> float:
     """Seconds of audio in a batch: what was asked for, or what suits the device."""
     return _BUDGET_S[device_type] if given is None else given
+
+
+def peak_rates(muon: float | None, adamw: float | None, device_type: str) -> Rates:
+    """Learning rates: what was asked for, or what suits the device's batches."""
+    usual = _RATES[device_type]
+    return Rates(usual.muon if muon is None else muon, usual.adamw if adamw is None else adamw)
 
 
 def default_processes() -> int:
@@ -96,8 +104,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--heads", type=int, default=4, help="(%(default)s)")
     parser.add_argument("--encoder-layers", type=int, default=6, help="(%(default)s)")
     parser.add_argument("--decoder-layers", type=int, default=3, help="(%(default)s)")
-    parser.add_argument("--muon-rate", type=float, default=Rates().muon, help="(%(default)s)")
-    parser.add_argument("--adamw-rate", type=float, default=Rates().adamw, help="(%(default)s)")
+    parser.add_argument("--muon-rate", type=float, help="peak, of the hidden matrices")
+    parser.add_argument("--adamw-rate", type=float, help="peak, of everything else")
     parser.add_argument("--log-every", type=int, default=50, help="steps (%(default)s)")
 
 

@@ -46,15 +46,13 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> "Batch":
         """The same on a device; the lengths of CTC stay where the host can read them."""
-        kept = {"character_lengths", "word_lengths"}
-        return Batch(
-            *(
-                value.to(device, non_blocking=True)
-                if isinstance(value, Tensor) and name not in kept
-                else value
-                for name, value in self._asdict().items()
-            )
-        )
+        for_host = {"context", "character_lengths", "word_lengths"}
+        moved = {
+            name: value.to(device, non_blocking=True)
+            for name, value in self._asdict().items()
+            if name not in for_host
+        }
+        return Batch(**self._asdict() | moved)
 
 
 def make_batch(context: Samples, rows: Sequence[tuple[Sample, Target]], padding: int) -> Batch:

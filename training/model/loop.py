@@ -127,7 +127,7 @@ class Trainer:
             outputs = self._network(features, batch.inputs)
         losses = self._loss.losses(outputs, batch)
         losses.total(self._step).backward()  # type: ignore[no-untyped-call]
-        if not self._optimiser.step(rate_factor(self._step, progress)):
+        if not self._optimiser.step(rate_factor(progress)):
             logger.warning("step %d: gradients were not finite, left out", self._step)
         self._step += 1
         self._heard_s += len(batch.lengths) * batch.context / SAMPLE_RATE

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from training.model.network import TrainableWhisper
 
-_WARM_UP_STEPS: Final = 200
+_WARM_UP_SHARE: Final = 0.03
+_FIRST: Final = 0.01
 # Most of the gain comes while the rate falls, so it falls for most of the run.
 _FLAT_SHARE: Final = 0.3
 _LEAST: Final = 0.02
@@ -22,14 +23,14 @@ _MATRIX_DECAY: Final = 0.02
 class Rates:
     """Peak learning rates."""
 
-    muon: float = 0.02
-    adamw: float = 1.5e-3
+    muon: float
+    adamw: float
 
 
-def rate_factor(step: int, progress: float) -> float:
-    """The share of the peak rate in `step`, with `progress` of the run (0 to 1) behind it."""
+def rate_factor(progress: float) -> float:
+    """The share of the peak rate with `progress` of the run (0 to 1) behind it."""
     falling = max(_LEAST, min(1.0, (1 - progress) / (1 - _FLAT_SHARE)))
-    return min(1.0, (step + 1) / _WARM_UP_STEPS) * falling
+    return min(1.0, _FIRST + progress / _WARM_UP_SHARE) * falling
 
 
 class Optimiser:
@@ -55,13 +56,10 @@ class Optimiser:
         norm: Tensor = nn.utils.clip_grad_norm_(self._others, _LARGEST_NORM)
         is_finite = math.isfinite(float(norm))
         if is_finite:
-            for optimiser, rate in (
-                (self._muon, self._rates.muon),
-                (self._adamw, self._rates.adamw),
-            ):
-                for group in optimiser.param_groups:
-                    group["lr"] = rate * factor
-                optimiser.step()
+            _set_rate(self._muon, self._rates.muon * factor)
+            _set_rate(self._adamw, self._rates.adamw * factor)
+            self._muon.step()  # type: ignore[no-untyped-call]
+            self._adamw.step()
         self._muon.zero_grad()
         self._adamw.zero_grad()
         return is_finite

@@ -15,8 +15,8 @@ _ALPHABET_WORDS: Final = dict(
     zip(
         ascii_uppercase,
         words.split_words(
-            "alpha bravo charlie delta echo foxtrot golf hotel india juliet kilo lima mike november "
-            "oscar papa quebec romeo sierra tango uniform victor whiskey xray yankee zulu"
+            "alpha bravo charlie delta echo foxtrot golf hotel india juliet kilo lima mike "
+            "november oscar papa quebec romeo sierra tango uniform victor whiskey xray yankee zulu"
         ),
         strict=True,
     )
