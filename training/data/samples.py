@@ -193,14 +193,15 @@ def cut(located: Located, rng: Random) -> _Stretch:
         heard = sum(end <= length + _HEARD_WITHOUT for end in ends)
         if heard == 0:
             return whole(located)
-        kept = words[:heard]
-        if heard < len(words):
-            kept = (*kept[:-1], Word(kept[-1].text.rstrip(",;"), kept[-1].span))
-        return _Stretch(located, 0, length, kept)
+        *kept, last = words[:heard]
+        text = last.text.rstrip(",;") if heard < len(words) else last.text
+        span = None if last.span is None else (last.span[0], min(last.span[1], length))
+        kept.append(Word(text, span))
+        return _Stretch(located, 0, length, tuple(kept))
     first = rng.randrange(1, len(words) - 1)
     start = max(0, ends[first - 1] - _LEAD)
-    kept = tuple(_moved(word, 1.0, -start) for word in words[first:])
-    return _Stretch(located, start, utterance.length - start, kept)
+    later = tuple(_moved(word, 1.0, -start) for word in words[first:])
+    return _Stretch(located, start, utterance.length - start, later)
 
 
 def _words(utterance: Utterance) -> tuple[Word, ...]:

@@ -1,5 +1,6 @@
 """Sounds without words: noises, hum, tones, and what resembles music; a minute of each."""
 
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -21,6 +22,11 @@ Wave = NDArray[np.float64]
 
 def noise_bank(device: torch.device, seconds: int = _SECONDS) -> Tensor:
     """[kinds, seconds × 16,000] float32, each with a root mean square of 1; always the same."""
+    return torch.from_numpy(_sounds(seconds)).to(device)
+
+
+@lru_cache(maxsize=1)
+def _sounds(seconds: int) -> NDArray[np.float32]:
     rng = np.random.default_rng(0)
     time = np.arange(seconds * SAMPLE_RATE) / SAMPLE_RATE
     white = rng.standard_normal(len(time))
@@ -40,7 +46,7 @@ def noise_bank(device: torch.device, seconds: int = _SECONDS) -> Tensor:
         _music(time) + 0.05 * white,
     ]
     scaled = np.stack([sound / np.sqrt(np.mean(np.square(sound))) for sound in sounds])
-    return torch.from_numpy(scaled.astype(np.float32)).to(device)
+    return scaled.astype(np.float32)
 
 
 def _coloured(white: Wave, slope: float) -> Wave:

@@ -14,21 +14,27 @@ from training.errors import RecipeError
 from training.speech.clip import Clip
 from training.speech.voices import Voice
 
-# Scheme: synthesise, write the wave, print where each token's last word ends (in seconds).
+# Scheme: synthesise, write the wave, print where the words of each token end (in seconds). Marks
+# are words too, which end at 0.
 _PROGRAM: Final = """
-(define (token_ends token)
+(define (print_words words)
+  (cond ((null words) nil)
+        (t (format t " %s" (item.feat (car words) "word_end"))
+           (print_words (cdr words)))))
+(define (print_tokens token)
   (cond ((null token) nil)
-        (t (format t " %s" (item.feat token "daughtern.word_end"))
-           (token_ends (item.next token)))))
+        (t (format t "|")
+           (print_words (item.daughters token))
+           (print_tokens (item.next token)))))
 (define (say_to_file text file)
   (let ((spoken (utt.synth (eval (list 'Utterance 'Text text)))))
     (utt.wave.resample spoken 16000)
     (utt.save.wave spoken file 'riff)
     (format t "ends")
-    (token_ends (utt.relation.first spoken 'Token))
-    (format t "\\n")
-    (fflush nil)))
+    (print_tokens (utt.relation.first spoken 'Token))
+    (format t "\\n")))
 """
+_ANSWERED: Final = "answered"
 
 
 class Festival:
@@ -52,12 +58,14 @@ class Festival:
         self._directory.cleanup()
 
     def speak(self, text: str, voice: Voice) -> Clip:
-        """Say `text`. Raises RecipeError where festival ends instead."""
+        """Say `text`. Raises RecipeError where festival cannot."""
         wave = Path(self._directory.name) / "spoken.wav"
         spoken_text = text.replace("-", " ").replace('"', "")
         self._tell(
-            f"(voice_{voice.name})\n(Parameter.set 'Duration_Stretch {1 / voice.rate:.3f})\n"
-            f'(say_to_file "{spoken_text}" "{wave}")\n'
+            f"(begin (voice_{voice.name})\n"
+            f"(Parameter.set 'Duration_Stretch {1 / voice.rate:.3f})\n"
+            f'(say_to_file "{spoken_text}" "{wave}"))\n'
+            f'(format t "{_ANSWERED}\\n")\n(fflush nil)\n'
         )
         ends = self._answer()
         samples = np.rint(read_audio(wave) * 32767).astype(np.int16)
@@ -72,8 +80,15 @@ class Festival:
         self._process.stdin.flush()
 
     def _answer(self) -> list[float]:
+        """The end of each token; what festival says of an error is on its own stderr."""
+        ends: list[float] | None = None
         for line in self._process.stdout or ():
-            _, found, numbers = line.partition("ends")
+            _, found, tokens = line.partition("ends|")
             if found:
-                return [float(number) for number in numbers.split()]
-        raise RecipeError("festival: ended before it had spoken")
+                words = (token.split() for token in tokens.split("|"))
+                ends = [max(map(float, token), default=0.0) for token in words]
+            if _ANSWERED in line:
+                break
+        if ends is None:
+            raise RecipeError("festival: could not speak")
+        return ends
