@@ -139,14 +139,13 @@ def _train(args: argparse.Namespace) -> Report:
 
 
 def _export(args: argparse.Namespace) -> Report:
-    sentences = read_sentences(args.work / "text" / SENTENCES_FILE)
     synthetic, _ = find_utterances(_sources(args))
     origins: dict[tuple[str, str], float] = {}
     for path in args.human:
         origins |= read_manifest(path).origins
     facts = CardFacts(
         name=args.name,
-        num_sentences=len(sentences),
+        num_sentences=len({located.utterance.text for located in synthetic}),
         synthetic_hours=hours_of(synthetic),
         human_origins=origins,
         human_weight=args.human_weight,

@@ -50,10 +50,11 @@ def test_a_minute_of_speech_becomes_a_checkpoint_that_engine_and_transformers_lo
     assert again["steps"] == 32
     assert "goes on from step 30" in caplog.text
 
-    (tmp_path / "wer.json").write_text(json.dumps({"sets": [{"name": "held out", "wer": 0.5}]}))
+    figures = {"rows": [{"way": "offline, whole", "group": "held out", "WER %": 51.25}]}
+    (tmp_path / "wer.json").write_text(f"a table\n{json.dumps(figures)}\n")
     export = run(tmp_path, capsys, "export", "--measurements", str(tmp_path / "wer.json"))
     directory = Path(export["checkpoint"])
-    assert "50.0 %" in (directory / "README.md").read_text()
+    assert "51.2" in (directory / "README.md").read_text()
 
     checkpoint = load_checkpoint(directory)
     assert checkpoint.traits.trimmed_context

@@ -7,6 +7,7 @@ of a sentence, or ends in the middle of a word, and its text is cut accordingly.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from typing import Final
 
@@ -95,16 +96,17 @@ class SampleMaker:
         self._human_weight = human_weight
         self._all: list[Located] = []
         self._left: list[Located] = []
-        self._num_known = (0, 0)
+        self._known: set[Path] = set()
 
     def __bool__(self) -> bool:
         return bool(self._all)
 
     def know(self, synthetic: Sequence[Located], human: Sequence[Located]) -> None:
-        """Take up what has been added to the corpus since."""
-        num_synthetic, num_human = self._num_known
-        new = [*synthetic[num_synthetic:], *list(human[num_human:]) * self._human_weight]
-        self._num_known = len(synthetic), len(human)
+        """Take up the files that have been added to the corpus since, in whatever order."""
+        known = self._known
+        new = [located for located in synthetic if located.audio not in known]
+        new += [it for it in human if it.audio not in known] * self._human_weight
+        known.update(located.audio for located in new)
         self._all += new
         self._left += new
         self._rng.shuffle(self._left)

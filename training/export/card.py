@@ -1,14 +1,17 @@
 """The model card: what the checkpoint was trained on, for how long, and what was measured."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from training.model.state import RunState
 
-# Figures of a set that the card shows where the measurements have them, and how.
-_PERCENTAGES: Final = ("wer", "cer", "flicker")
-_COLUMNS: Final = ("words", "wer", "cer", "flicker", "rtfx", "invented_words")
+# Columns of the bench's rows that the card shows.
+_WORD_ERRORS: Final = "WER %"
+_RECORDING_COLUMNS: Final = (
+    *("way", "audio", "group", "number", "words", _WORD_ERRORS, "CER %", "flicker %"),
+)
+_SOUND_COLUMNS: Final = ("way", "sound", "minutes", "words")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,43 +84,33 @@ def _origins(facts: CardFacts) -> str:
 
 
 def _measured(measurements: Mapping[str, Any] | None) -> str:
-    sets = list(_sets(measurements or {}))
-    if not sets:
-        return "Nothing has been measured on it yet.\n"
-    columns = [c for c in _COLUMNS if any(c in figures for _, figures in sets)]
-    lines = [
-        f"| set | {' | '.join(column.replace('_', ' ') for column in columns)} |",
-        f"| --- |{' --- |' * len(columns)}",
-        *(
-            f"| {name} | {' | '.join(_figure(figures, c) for c in columns)} |"
-            for name, figures in sets
-        ),
+    """Tables of what `starling bench wer` wrote: word errors, and words where nobody speaks."""
+    document = measurements or {}
+    rows = [row for row in document.get("rows", ()) if _WORD_ERRORS in row]
+    silent = [row for row in document.get("rows", ()) if _WORD_ERRORS not in row]
+    tables = [
+        *_table(rows, _RECORDING_COLUMNS),
+        *_table([*document.get("invented", ()), *silent], _SOUND_COLUMNS),
     ]
-    return "Measured with `starling bench wer`:\n\n" + "\n".join(lines) + "\n"
+    if not tables:
+        return "Nothing has been measured on it yet.\n"
+    return "Measured with `starling bench wer`:\n\n" + "\n".join(tables)
 
 
-def _sets(measurements: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:
-    """(name, figures) of everything in the document that has a word error rate of its own.
-
-    Sets may be nested, as sources in a manifest are; their names are then joined.
-    """
-    for name, value in measurements.items():
-        if isinstance(value, Mapping):
-            if any(column in value for column in ("wer", "invented_words")):
-                yield name, value
-            for below, figures in _sets(value):
-                yield f"{name}, {below}", figures
-        elif isinstance(value, list):
-            named = {
-                str(v.get("name", i)): v for i, v in enumerate(value) if isinstance(v, Mapping)
-            }
-            yield from _sets(named)
+def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
+    if not rows:
+        return []
+    lines = [
+        f"| {' | '.join(columns)} |",
+        f"| {' | '.join('---' for _ in columns)} |",
+        *(f"| {' | '.join(_figure(row.get(column)) for column in columns)} |" for row in rows),
+    ]
+    return ["\n".join(lines) + "\n"]
 
 
-def _figure(figures: Mapping[str, Any], column: str) -> str:
-    value = figures.get(column)
-    if not isinstance(value, int | float):
-        return ""
-    if column in _PERCENTAGES:
-        return f"{100 * value:.1f} %"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.1f}"
+def _figure(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "" if value is None else str(value)

@@ -30,6 +30,7 @@ from training.model.state import load_state
 from training.vocabulary import TOKENIZER_FILE, load_tokens
 
 _MAX_INITIAL_TIMESTAMP: Final = 50  # 1 s, as OpenAI has it
+_READABLE: Final = 0o644
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,9 @@ def export_run(
     target.mkdir(parents=True, exist_ok=True)
     weights = exported_weights(state.average)
     halves = {name: tensor.half().contiguous() for name, tensor in weights.items()}
-    save_file(halves, target / "model.safetensors", metadata={"format": "pt"})
+    model = target / "model.safetensors"
+    save_file(halves, model, metadata={"format": "pt"})
+    model.chmod(_READABLE)  # safetensors lets its owner alone read it
     _write(target / "config.json", model_config(state.dims, tokens, traits))
     _write(target / "generation_config.json", generation_config(state.dims, tokens))
     _write(target / "preprocessor_config.json", preprocessor_config(state.dims))

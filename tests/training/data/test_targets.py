@@ -64,7 +64,8 @@ def test_timestamps_say_where_speech_begins_and_ends(tokens: Tokenizer) -> None:
 
 def test_without_speech_the_first_answer_is_that_there_is_none(tokens: Tokenizer) -> None:
     for target in drawn(tokens):
-        assert target.characters == target.words == ()
+        assert not target.characters
+        assert not target.words
         assert target.labels[-1] == tokens.eot
         labels = [label for label in target.labels if label != IGNORED]
         assert tokens.decode(labels) == ""

@@ -34,16 +34,12 @@ def test_without_human_speech_it_says_none() -> None:
     assert "| human speech | none |" in card
 
 
-def test_figures_of_every_set_become_rows_however_they_are_nested() -> None:
-    measured = {
-        "model": "starling",
-        "sets": [{"name": "seen voices", "words": 1502, "wer": 0.138, "cer": 0.05}],
-        "offline": {"ljspeech": {"wer": 0.667}, "wer": 0.4},
-        "silence": {"invented_words": 0},
-    }
+def test_what_the_bench_wrote_becomes_tables() -> None:
+    row = {"way": "offline, whole", "audio": "as is", "group": "seen voices", "number": 300}
+    silence = {"way": "offline, speech", "sound": "silence", "minutes": 10.0, "words": 0}
+    figures = {"words": 1502, "WER %": 13.84, "CER %": 5.0, "flicker %": None}
+    measured = {"benchmark": "bench wer", "rows": [row | figures], "invented": [silence]}
     card = model_card(FACTS, STATE, 1_000, measured)
-    assert "| set | words | wer | cer | invented words |" in card
-    assert "| seen voices | 1,502 | 13.8 % | 5.0 % |  |" in card
-    assert "| offline | " in card
-    assert "| offline, ljspeech |  | 66.7 % |  |  |" in card
-    assert "| silence |  |  |  | 0 |" in card
+    assert "| offline, whole | as is | seen voices | 300 | 1,502 | 13.8 | 5.0 |  |" in card
+    assert "| offline, speech | silence | 10.0 | 0 |" in card
+    assert model_card(FACTS, STATE, 1_000, {"rows": [silence]}).count("silence") == 1

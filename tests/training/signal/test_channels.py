@@ -9,18 +9,21 @@ from training.signal import channels
 @pytest.fixture
 def voices() -> Tensor:
     """Two rows: 200 Hz with overtones that come and go, 1.5 s."""
-    time = torch.arange(24_000) / SAMPLE_RATE
+    time: Tensor = torch.arange(24_000) / SAMPLE_RATE
+    overtones: Tensor = torch.arange(1, 20)[:, None]
     rows = [
-        sum(torch.sin(2 * torch.pi * hertz * k * time) / k for k in range(1, 20))
+        (torch.sin(2 * torch.pi * hertz * overtones * time) / overtones).sum(dim=0)
         for hertz in (200, 320)
     ]
-    return 0.2 * torch.stack([torch.as_tensor(row) for row in rows]) * (torch.sin(20 * time) > 0)
+    voices: Tensor = 0.2 * torch.stack(rows) * (torch.sin(20 * time) > 0)
+    return voices
 
 
 def energy(waves: Tensor, low: float, high: float) -> Tensor:
     spectrum = torch.fft.rfft(waves).abs().square()
     hertz = torch.fft.rfftfreq(waves.shape[1], 1 / SAMPLE_RATE)
-    return spectrum[:, (hertz >= low) & (hertz < high)].sum(dim=1)
+    inside: Tensor = spectrum[:, (hertz >= low) & (hertz < high)].sum(dim=1)
+    return inside
 
 
 def test_a_room_adds_a_tail_and_keeps_what_comes_straight() -> None:
@@ -44,7 +47,7 @@ def test_a_narrow_band_loses_what_lies_outside(voices: Tensor) -> None:
 
 def test_mu_law_has_255_levels_and_stays_close(voices: Tensor) -> None:
     coded = channels.mu_law(voices)
-    assert len(coded.unique()) <= 255
+    assert len(set(coded.flatten().tolist())) <= 255
     assert (coded - voices).abs().max() < 0.03
     assert torch.equal(channels.mu_law(torch.zeros(1, 4)), torch.zeros(1, 4))
 
