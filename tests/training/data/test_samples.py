@@ -99,5 +99,5 @@ def test_what_is_added_later_is_drawn_too_in_whatever_order_it_comes() -> None:
     pieces = [piece.source for _ in range(300) for piece in drawing.draw().pieces]
     assert set(pieces) == set(later)
     counts = [pieces.count(located) for located in later]
-    assert max(counts) - min(counts) <= 2
+    assert max(counts) - min(counts) <= 12  # twice known would be twice as often
     assert drawing.earlier_text() in {it.utterance.text for it in later}
