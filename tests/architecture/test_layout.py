@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("engine", "stream_server", "clients")
+PACKAGES = ("engine", "stream_server", "clients", "training")
 # Tests of several modules at once, or of none in particular.
 UNMIRRORED_TESTS = ("architecture", "benchmarks", "e2e", "gpu", "web_demo")
 # Every module without a test file of its own, and why.

@@ -1,0 +1,45 @@
+from dataclasses import replace
+
+from tests.training.model.test_state import STATE
+from training.export.card import CardFacts, model_card
+
+FACTS = CardFacts(
+    name="starling-en-test",
+    num_sentences=240_000,
+    synthetic_hours=150.25,
+    human_origins={("LibriSpeech", "CC BY 4.0"): 5.4, ("VCTK", "ODC-By 1.0"): 0.3},
+    human_weight=5,
+    device="one H200",
+)
+
+
+def test_the_card_names_sources_licences_time_and_purpose() -> None:
+    card = model_card(FACTS, STATE, 9_400_000, None)
+    assert card.startswith("# starling-en-test\n")
+    for fact in (
+        "9.4 million",
+        "demonstration model",
+        "LibriSpeech (5.4 h, CC BY 4.0)",
+        "VCTK (0.3 h, ODC-By 1.0)",
+        "150.2 h of 240,000 sentences",
+        "12 steps",
+        "one H200",
+        "Nothing has been measured",
+    ):
+        assert fact in card
+
+
+def test_without_human_speech_it_says_none() -> None:
+    card = model_card(replace(FACTS, human_origins={}), STATE, 1_000, None)
+    assert "| human speech | none |" in card
+
+
+def test_what_the_bench_wrote_becomes_tables() -> None:
+    row = {"way": "offline, whole", "audio": "as is", "group": "seen voices", "number": 300}
+    silence = {"way": "offline, speech", "sound": "silence", "minutes": 10.0, "words": 0}
+    figures = {"words": 1502, "WER %": 13.84, "CER %": 5.0, "flicker %": None}
+    measured = {"benchmark": "bench wer", "rows": [row | figures], "invented": [silence]}
+    card = model_card(FACTS, STATE, 1_000, measured)
+    assert "| offline, whole | as is | seen voices | 300 | 1,502 | 13.8 | 5.0 |  |" in card
+    assert "| offline, speech | silence | 10.0 | 0 |" in card
+    assert model_card(FACTS, STATE, 1_000, {"rows": [silence]}).count("silence") == 1

@@ -1,0 +1,116 @@
+"""The model card: what the checkpoint was trained on, for how long, and what was measured."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from training.model.state import RunState
+
+# Columns of the bench's rows that the card shows.
+_WORD_ERRORS: Final = "WER %"
+_RECORDING_COLUMNS: Final = (
+    *("way", "audio", "group", "number", "words", _WORD_ERRORS, "CER %", "flicker %"),
+)
+_SOUND_COLUMNS: Final = ("way", "sound", "minutes", "words")
+
+
+@dataclass(frozen=True, slots=True)
+class CardFacts:
+    """What only whoever trained it knows.
+
+    `human_origins` is hours by (source, licence); `synthetic_hours` are distinct audio.
+    """
+
+    name: str
+    num_sentences: int
+    synthetic_hours: float
+    human_origins: Mapping[tuple[str, str], float]
+    human_weight: int
+    device: str
+
+
+def model_card(
+    facts: CardFacts,
+    state: RunState,
+    num_parameters: int,
+    measurements: Mapping[str, Any] | None,
+) -> str:
+    """The card in Markdown. Without measurements it says that there are none."""
+    dims = state.dims
+    human_hours = sum(facts.human_origins.values())
+    rows = [
+        (
+            "sizes",
+            f"d_model {dims.n_audio_state}, {dims.n_audio_head} heads, {dims.n_audio_layer} "
+            f"encoder and {dims.n_text_layer} decoder layers, {dims.n_mels} mel bins, "
+            f"{dims.n_vocab:,} tokens",
+        ),
+        ("language", "English, transcription; `translate` exists as a token only"),
+        (
+            "prompt forms trained",
+            "`sot` alone and `sot en transcribe`; with and without timestamps",
+        ),
+        ("context", "trimmed to the audio (97 %), padded to 30 s (3 %)"),
+        (
+            "synthetic speech",
+            f"{facts.synthetic_hours:.1f} h of {facts.num_sentences:,} sentences, spoken by "
+            "espeak-ng, flite and festival as far as they were installed",
+        ),
+        ("human speech", _origins(facts) if human_hours else "none"),
+        (
+            "trained",
+            f"{state.step:,} steps in {state.seconds_trained / 60:.0f} minutes on {facts.device}; "
+            f"{state.seconds_heard / 3600:.1f} h heard, augmented",
+        ),
+    ]
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    return (
+        f"# {facts.name}\n\n"
+        f"A {num_parameters / 1e6:.1f} million parameter English speech recognition checkpoint of "
+        "Whisper's architecture, in the Hugging Face format, float16, made by the recipe in "
+        "`training/`. **It is a demonstration model**: it makes a streaming service run, test and "
+        "benchmark with no download. For real use take a published Whisper checkpoint.\n\n"
+        f"| | |\n| --- | --- |\n{table}\n\n"
+        f"{_measured(measurements)}"
+    )
+
+
+def _origins(facts: CardFacts) -> str:
+    listed = (
+        f"{source} ({hours:.1f} h, {licence})"
+        for (source, licence), hours in sorted(facts.human_origins.items())
+    )
+    return f"{'; '.join(listed)}; heard {facts.human_weight} times as often as synthetic speech"
+
+
+def _measured(measurements: Mapping[str, Any] | None) -> str:
+    """Tables of what `starling bench wer` wrote: word errors, and words where nobody speaks."""
+    document = measurements or {}
+    rows = [row for row in document.get("rows", ()) if _WORD_ERRORS in row]
+    silent = [row for row in document.get("rows", ()) if _WORD_ERRORS not in row]
+    tables = [
+        *_table(rows, _RECORDING_COLUMNS),
+        *_table([*document.get("invented", ()), *silent], _SOUND_COLUMNS),
+    ]
+    if not tables:
+        return "Nothing has been measured on it yet.\n"
+    return "Measured with `starling bench wer`:\n\n" + "\n".join(tables)
+
+
+def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
+    if not rows:
+        return []
+    lines = [
+        f"| {' | '.join(columns)} |",
+        f"| {' | '.join('---' for _ in columns)} |",
+        *(f"| {' | '.join(_figure(row.get(column)) for column in columns)} |" for row in rows),
+    ]
+    return ["\n".join(lines) + "\n"]
+
+
+def _figure(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "" if value is None else str(value)

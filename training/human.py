@@ -1,0 +1,91 @@
+"""Manifests of human speech: who may be heard, and what of a transcript is certain.
+
+A manifest is a TSV file with the columns path, seconds, transcript, language, speaker, source
+and licence; paths are relative to it.
+"""
+
+import csv
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from training.errors import RecipeError
+
+_COLUMNS: Final = frozenset(
+    {"path", "seconds", "transcript", "language", "speaker", "source", "licence"}
+)
+_SHORTEST_S, _LONGEST_S = 0.3, 27.0
+_SPEAKABLE: Final = re.compile(r"[A-Za-z][A-Za-z ,.?!'-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One recording of a person. `certain` is False where `text` lost its case or its marks."""
+
+    path: Path
+    text: str
+    speaker: str
+    certain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The usable English recordings of a manifest, and what its card has to name.
+
+    `origins` counts hours by (source, licence); `num_left_out` recordings were not usable.
+    """
+
+    recordings: tuple[Recording, ...]
+    origins: dict[tuple[str, str], float]
+    num_left_out: int
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read `path`; recordings with figures or foreign letters in their text are left out."""
+    seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
+    recordings = []
+    num_rows = 0
+    for row in _rows(path):
+        num_rows += 1
+        duration = float(row["seconds"])
+        text = row["transcript"].strip()
+        if (
+            row["language"] != "en"
+            or not _SHORTEST_S <= duration <= _LONGEST_S
+            or not _SPEAKABLE.fullmatch(text)
+        ):
+            continue
+        written, certain = as_written(text)
+        audio = path.parent / row["path"]
+        recordings.append(Recording(audio, written, row["speaker"], certain))
+        seconds[row["source"], row["licence"]] += duration
+    hours = {origin: total / 3600 for origin, total in seconds.items()}
+    return Manifest(tuple(recordings), hours, num_rows - len(recordings))
+
+
+def as_written(transcript: str) -> tuple[str, bool]:
+    """`transcript` with what is certain restored, and whether that is all of it.
+
+    Text in capitals alone tells no case: it becomes small letters but for "I". Text without a
+    mark at its end tells no punctuation. Either way the loss has to ignore both.
+    """
+    text = re.sub(r"\s+", " ", transcript)
+    has_case = text != text.upper() and text != text.lower()
+    if has_case and text[-1] in ".?!":
+        return text, True
+    if not has_case:
+        text = re.sub(r"\bi\b", "I", text.lower())
+    return text, False
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    if not path.is_file():
+        raise RecipeError(f"{path}: expected a manifest, found no file")
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        if missing := _COLUMNS - set(reader.fieldnames or ()):
+            raise RecipeError(f"{path}: expected columns {', '.join(sorted(missing))} as well")
+        yield from reader

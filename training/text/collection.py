@@ -1,0 +1,105 @@
+"""The `text` command: distinct sentences in a file, and some that are held out for measuring."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from training.errors import RecipeError
+from training.progress import progress_bar
+from training.text.cleaning import as_sentence, words_of
+from training.text.sources import read_installed
+from training.text.templates import template_sentences
+
+logger = logging.getLogger(__name__)
+
+SENTENCES_FILE: Final = "sentences.tsv"
+HELD_OUT_FILE: Final = "held-out.tsv"
+# Installed texts make up at most this share: the rest is what people say to machines.
+_MOST_INSTALLED: Final = 0.6
+_FEWEST_WORDS_HELD_OUT: Final = 3
+# Templates that repeat themselves this often in a row have nothing new to give.
+_MOST_REPEATS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One sentence as it is to be transcribed, and where it comes from."""
+
+    kind: str
+    text: str
+
+
+def collect_text(
+    directory: Path, *, count: int, held_out: int, seed: int, root: Path = Path("/")
+) -> int:
+    """Write `count` sentences and `held_out` others to `directory`, unless they are there.
+
+    Returns how many it holds now. What no package provided is said in the log.
+    """
+    path = directory / SENTENCES_FILE
+    if path.is_file() and (existing := len(read_sentences(path))) >= count:
+        logger.info("%s holds %d sentences already", path, existing)
+        return existing
+    rng = Random(seed)
+    installed = read_installed(rng, root)
+    for lack in installed.lacking:
+        logger.warning("%s", lack)
+    wanted = count + held_out
+    found: dict[str, Sentence] = {}
+    with progress_bar("sentences", wanted) as bar:
+        texts = iter(installed.sentences)
+        for sentence in _distinct(texts, found):
+            bar.advance(note=sentence.kind)
+            if len(found) >= _MOST_INSTALLED * wanted:
+                break
+        templates = template_sentences(rng, installed.lexicon())
+        for sentence in islice(_distinct(templates, found), wanted - len(found)):
+            bar.advance(note=sentence.kind)
+    if len(found) < wanted:
+        raise RecipeError(f"templates gave {len(found)} distinct sentences, expected {wanted}")
+    sentences = list(found.values())
+    rng.shuffle(sentences)
+    long_enough = [i for i, s in enumerate(sentences) if _may_be_held_out(s)]
+    apart = set(rng.sample(long_enough, min(held_out, len(long_enough))))
+    directory.mkdir(parents=True, exist_ok=True)
+    _write(directory / HELD_OUT_FILE, [sentences[i] for i in sorted(apart)])
+    _write(path, [s for i, s in enumerate(sentences) if i not in apart])
+    return len(sentences) - len(apart)
+
+
+def read_sentences(path: Path) -> list[Sentence]:
+    """The sentences of a file that `collect_text` wrote. Raises RecipeError."""
+    if not path.is_file():
+        raise RecipeError(f"{path}: expected sentences, found no file; run `text` first")
+    rows = (line.split("\t") for line in path.read_text("utf-8").splitlines())
+    return [Sentence(kind, text) for kind, text in rows]
+
+
+def _distinct(raw: Iterator[tuple[str, str]], found: dict[str, Sentence]) -> Iterator[Sentence]:
+    """Those of `raw` that are sentences and not in `found` yet, where they are put."""
+    repeats = 0
+    for kind, text in raw:
+        cleaned = as_sentence(text)
+        if cleaned is None or (key := cleaned.lower()) in found:
+            repeats += 1
+            if repeats > _MOST_REPEATS:
+                return
+            continue
+        repeats = 0
+        found[key] = Sentence(kind, cleaned)
+        yield found[key]
+
+
+def _may_be_held_out(sentence: Sentence) -> bool:
+    return len(words_of(sentence.text)) >= _FEWEST_WORDS_HELD_OUT and sentence.kind != "words"
+
+
+def _write(path: Path, sentences: list[Sentence]) -> None:
+    """Whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(f"{s.kind}\t{s.text}\n" for s in sentences), "utf-8")
+    partial.rename(path)
