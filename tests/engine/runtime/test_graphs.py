@@ -121,3 +121,18 @@ def test_all_shapes_are_captured_in_their_order_and_the_log_says_how_many(
         capture_all(graphs, shapes, capture)
     assert recorded == [4, 2]
     assert "2 CUDA graphs captured in" in caplog.text
+
+
+def test_a_shape_for_which_there_is_no_memory_is_left_out_and_the_others_are_captured(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    graphs = GraphRunner(record_eagerly)
+
+    def capture(shape: Shape) -> None:
+        if shape == LARGE:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        graphs.capture(shape, double_and_sum, inputs_of(SMALL))
+
+    capture_all(graphs, [LARGE, SMALL], capture)
+    assert (graphs.can_replay(LARGE), graphs.can_replay(SMALL)) == (False, True)
+    assert "no memory for the graph of DecodeShape(rows=4" in caplog.text
