@@ -80,7 +80,7 @@ class EngineConfig:
     # What is said in the last 3 s of a segment waits for its cut: words to find a pause between.
     cut_room: Samples = samples_from_ms(3000)
     language_lock: Samples = samples_from_ms(2000)  # detection on less flips (FIELD.md, row 20)
-    # How long a slice of encoding may take, one row at least: nothing waits longer for one. 50 ms
+    # How long a slice of encoding may take, one row at least: nothing waits longer for one. 80 ms
     # on a CPU, where more rows at once save little; 5 on a GPU, some ten decode steps.
     encode_slice_ms: float = 0.0
     encode_slice: Positions = Positions(512)  # the first slices, before their time is known
@@ -130,5 +130,5 @@ class EngineConfig:
             self,
             partial_context=partial_context,
             max_batch=self.max_batch or (256 if on_gpu else 64),
-            encode_slice_ms=self.encode_slice_ms or (5.0 if on_gpu else 50.0),
+            encode_slice_ms=self.encode_slice_ms or (5.0 if on_gpu else 80.0),
         )
