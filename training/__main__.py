@@ -19,7 +19,7 @@ from training.data.targets import uncertain_tokens
 from training.errors import RecipeError
 from training.export.card import CardFacts
 from training.export.checkpoint import Traits, export_run
-from training.human import read_manifest
+from training.human import hours_by_origin, read_manifest
 from training.model.loop import RunPlan, Trainer
 from training.speech.festival import Festival
 from training.speech.synthesis import (
@@ -140,14 +140,11 @@ def _train(args: argparse.Namespace) -> Report:
 
 def _export(args: argparse.Namespace) -> Report:
     synthetic, _ = find_utterances(_sources(args))
-    origins: dict[tuple[str, str], float] = {}
-    for path in args.human:
-        origins |= read_manifest(path).origins
     facts = CardFacts(
         name=args.name,
         num_sentences=len({located.utterance.text for located in synthetic}),
         synthetic_hours=hours_of(synthetic),
-        human_origins=origins,
+        human_origins=hours_by_origin(map(read_manifest, args.human)),
         human_weight=args.human_weight,
         device=args.trained_on,
     )

@@ -4,6 +4,7 @@ Compressed audio is decoded once, into a folder of its own; raw shards are read 
 is decoded stays: a later run goes on from it, and finds what has been added since.
 """
 
+import logging
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -26,6 +27,8 @@ from training.speech.shards import (
     read_utterances,
     write_utterances,
 )
+
+logger = logging.getLogger(__name__)
 
 HUMAN: Final = "human"
 _RECORDINGS_A_FILE: Final = 200
@@ -63,6 +66,9 @@ def decode(sources: Sources, *, processes: int) -> list[Manifest]:
         if audio_of(lines).suffix != f".{RAW}" and not _is_decoded(target):
             jobs.append((target, lines))
     manifests = [read_manifest(path) for path in sources.manifests]
+    for path, manifest in zip(sources.manifests, manifests, strict=True):
+        if manifest.num_left_out:
+            logger.warning("%s: %d recordings cannot be used", path, manifest.num_left_out)
     for number, manifest in enumerate(manifests):
         for first in range(0, len(manifest.recordings), _RECORDINGS_A_FILE):
             target = sources.decoded / HUMAN / f"{number:02d}-{first:06d}"

@@ -7,7 +7,7 @@ and licence; paths are relative to it.
 import csv
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -64,6 +64,15 @@ def read_manifest(path: Path) -> Manifest:
         seconds[row["source"], row["licence"]] += duration
     hours = {origin: total / 3600 for origin, total in seconds.items()}
     return Manifest(tuple(recordings), hours, num_rows - len(recordings))
+
+
+def hours_by_origin(manifests: Iterable[Manifest]) -> dict[tuple[str, str], float]:
+    """Hours by (source, licence) of all `manifests` together."""
+    hours: defaultdict[tuple[str, str], float] = defaultdict(float)
+    for manifest in manifests:
+        for origin, more in manifest.origins.items():
+            hours[origin] += more
+    return dict(hours)
 
 
 def as_written(transcript: str) -> tuple[str, bool]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from engine.audio.units import MAX_WINDOW_FRAMES, MAX_WINDOW_SAMPLES
 from engine.kernels.plain_log_mel import (
-    BLOCK_FRAMES,
+    MAX_BLOCKS,
     MelTables,
     num_blocks,
     num_final_blocks,
@@ -42,7 +42,7 @@ class SlotFeatures:
         # One sample more than a window: where padding is written.
         self._audio = torch.zeros(num_rows, MAX_WINDOW_SAMPLES + 1, device=device)
         self._frames = torch.zeros(num_rows, MAX_WINDOW_FRAMES, num_mels, device=device)
-        self._peaks = torch.zeros(num_rows, -(-MAX_WINDOW_FRAMES // BLOCK_FRAMES), device=device)
+        self._peaks = torch.zeros(num_rows, MAX_BLOCKS, device=device)
         self._tables = MelTables.build(mel_filters(num_mels), device)
         self._slots = [_SlotAudio() for _ in range(num_rows)]
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from training.errors import RecipeError
-from training.human import as_written, read_manifest
+from training.human import Manifest, as_written, hours_by_origin, read_manifest
 
 HEADER = "path\tseconds\ttranscript\tlanguage\tspeaker\tsource\tlicence\n"
 
@@ -48,3 +48,9 @@ def test_a_manifest_without_its_columns_is_refused(tmp_path: Path) -> None:
     path.write_text("path\tseconds\n")
     with pytest.raises(RecipeError, match="licence"):
         read_manifest(path)
+
+
+def test_hours_of_manifests_of_one_source_add_up() -> None:
+    first = Manifest((), {("a", "CC BY 4.0"): 1.5, ("b", "CC0"): 0.5}, 0)
+    second = Manifest((), {("a", "CC BY 4.0"): 2.0}, 3)
+    assert hours_by_origin([first, second]) == {("a", "CC BY 4.0"): 3.5, ("b", "CC0"): 0.5}
