@@ -66,6 +66,8 @@ def _text(args: argparse.Namespace) -> Report:
         held_out=args.held_out,
         seed=args.seed,
         root=args.root,
+        prose=args.prose,
+        apart=args.apart,
     )
     return {"sentences": count}
 
@@ -124,11 +126,10 @@ def _train(args: argparse.Namespace) -> Report:
         sources,
         args.work / "tokenizer",
         samples_from_seconds(budget_seconds(args.budget, device.type)),
-        args.human_weight,
         # A later slice hears other samples than the ones before it.
         args.seed + trainer.step,
     )
-    lines = trainer.run(feed(feed_plan, workers=args.workers))
+    lines = trainer.run(feed(feed_plan, workers=args.workers, pin=device.type == "cuda"))
     return {
         "synthetic_hours": round(hours_of(synthetic), 2),
         "human_hours": round(hours_of(human), 2),
@@ -145,7 +146,7 @@ def _export(args: argparse.Namespace) -> Report:
         num_sentences=len({located.utterance.text for located in synthetic}),
         synthetic_hours=hours_of(synthetic),
         human_origins=hours_by_origin(map(read_manifest, args.human)),
-        human_weight=args.human_weight,
+        human_weights=_weights(args),
         device=args.trained_on,
     )
     measurements = None
@@ -163,7 +164,19 @@ def _export(args: argparse.Namespace) -> Report:
 
 
 def _sources(args: argparse.Namespace) -> Sources:
-    return Sources(args.work / "speech" / SHARDS, tuple(args.human), args.work / "decoded")
+    shards, decoded = args.work / "speech" / SHARDS, args.work / "decoded"
+    return Sources(shards, tuple(args.human), decoded, _weights(args))
+
+
+def _weights(args: argparse.Namespace) -> tuple[int, ...]:
+    """One for each manifest of human speech. Raises RecipeError."""
+    weights, manifests = args.human_weight, args.human
+    if len(weights) not in {1, len(manifests)}:
+        raise RecipeError(
+            f"--human-weight: expected one, or one for each of {len(manifests)} manifests, "
+            f"got {len(weights)}"
+        )
+    return tuple(weights * len(manifests) if len(weights) == 1 else weights)
 
 
 def _dims(args: argparse.Namespace, n_vocab: int) -> ModelDims:

@@ -65,6 +65,16 @@ def _add_text(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--root", type=Path, default=Path("/"), help="below which Debian's texts are looked for"
     )
+    parser.add_argument(
+        "--prose", type=Path, nargs="*", default=[], help="directories of books as plain text"
+    )
+    parser.add_argument(
+        "--apart",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="manifests that are measured on: no book sentence with six words in a row of theirs",
+    )
 
 
 def _add_speech(parser: argparse.ArgumentParser) -> None:
@@ -97,9 +107,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--human", type=Path, nargs="*", default=[], help="manifests of human speech"
     )
-    parser.add_argument(
-        "--human-weight", type=int, default=_HUMAN_WEIGHT, help="as often as the rest (%(default)s)"
-    )
+    _add_human_weight(parser)
     parser.add_argument("--state", type=int, default=256, help="width of the model (%(default)s)")
     parser.add_argument("--heads", type=int, default=4, help="(%(default)s)")
     parser.add_argument("--encoder-layers", type=int, default=6, help="(%(default)s)")
@@ -115,8 +123,19 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--human", type=Path, nargs="*", default=[], help="the manifests that were trained on"
     )
-    parser.add_argument("--human-weight", type=int, default=_HUMAN_WEIGHT, help="(%(default)s)")
+    _add_human_weight(parser)
     parser.add_argument("--trained-on", default="a CPU", help="the device, in words (%(default)s)")
     parser.add_argument("--max-window-s", type=int, default=Traits().max_window_s)
     parser.add_argument("--carries-text", action="store_true")
     parser.add_argument("--timestamps", action="store_true")
+
+
+def _add_human_weight(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--human-weight",
+        type=int,
+        nargs="+",
+        default=[_HUMAN_WEIGHT],
+        help="how often a recording is heard for one time that a synthetic sentence is; one for "
+        f"all manifests, or one for each ({_HUMAN_WEIGHT})",
+    )

@@ -6,7 +6,7 @@ is decoded stays: a later run goes on from it, and finds what has been added sin
 
 import logging
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,19 +37,29 @@ _PEAK: Final = 0.65
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where audio lies: shards, manifests of human speech, and where decoded audio goes."""
+    """Where audio lies: shards, manifests of human speech, and where decoded audio goes.
+
+    `weights` says how often the recordings of each manifest are heard for one time that
+    synthetic speech is.
+    """
 
     shards: Path
     manifests: tuple[Path, ...]
     decoded: Path
+    weights: tuple[int, ...] = ()
+
+    def weight_of(self, decoded: Path) -> int:
+        """Of the recordings in one decoded file, whose name begins with the manifest's number."""
+        return self.weights[int(decoded.name.partition("-")[0])] if self.weights else 1
 
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """An utterance and the raw file that it lies in."""
+    """An utterance, the raw file that it lies in, and how often it is heard."""
 
     audio: Path
     utterance: Utterance
+    weight: int = 1
 
     def samples(self, start: int, length: int) -> NDArray[np.int16]:
         """A stretch of it, mapped: nothing is read before it is used."""
@@ -89,19 +99,24 @@ def decode(sources: Sources, *, processes: int) -> list[Manifest]:
     return manifests
 
 
-def find_utterances(sources: Sources) -> tuple[list[Located], list[Located]]:
-    """What can be heard now: synthetic and human utterances."""
+def find_utterances(
+    sources: Sources, known: Collection[Path] = ()
+) -> tuple[list[Located], list[Located]]:
+    """What can be heard now: synthetic and human utterances; none of the `known` raw files."""
     synthetic: list[Located] = []
     for lines in sorted(sources.shards.glob("*.jsonl")):
         raw = lines.with_suffix(f".{RAW}")
         if not raw.is_file():
             raw = sources.decoded / "synthetic" / f"{lines.stem}.{RAW}"
-        if raw.is_file() and (raw.parent / f"{lines.stem}.jsonl").is_file():
-            synthetic += (Located(raw, utterance) for utterance in read_utterances(lines))
+        if raw in known or not (raw.is_file() and raw.with_suffix(".jsonl").is_file()):
+            continue
+        synthetic += (Located(raw, utterance) for utterance in read_utterances(lines))
     human: list[Located] = []
     for lines in sorted((sources.decoded / HUMAN).glob("*.jsonl")):
-        raw = lines.with_suffix(f".{RAW}")
-        human += (Located(raw, utterance) for utterance in read_utterances(lines))
+        if (raw := lines.with_suffix(f".{RAW}")) in known:
+            continue
+        weight = sources.weight_of(raw)
+        human += (Located(raw, utterance, weight) for utterance in read_utterances(lines))
     return synthetic, human
 
 

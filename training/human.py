@@ -48,7 +48,7 @@ def read_manifest(path: Path) -> Manifest:
     seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
     recordings = []
     num_rows = 0
-    for row in _rows(path):
+    for row in rows_of(path):
         num_rows += 1
         duration = float(row["seconds"])
         text = row["transcript"].strip()
@@ -90,7 +90,8 @@ def as_written(transcript: str) -> tuple[str, bool]:
     return text, False
 
 
-def _rows(path: Path) -> Iterator[dict[str, str]]:
+def rows_of(path: Path) -> Iterator[dict[str, str]]:
+    """The rows of a manifest as they are. Raises RecipeError."""
     if not path.is_file():
         raise RecipeError(f"{path}: expected a manifest, found no file")
     with path.open(encoding="utf-8", newline="") as file:

@@ -58,8 +58,8 @@ def tone_batch(directory: Path, rows: int = 4, seed: int = 0) -> Batch:
     """One batch of 6 s contexts or longer, of whatever `seed` draws."""
     rng = Random(seed)
     tokens = load_tokens(make_tokenizer(directory / "tokenizer"))
-    maker, targets = SampleMaker(rng, 1), TargetMaker(tokens, rng)
-    maker.know(*find_utterances(tone_sources(directory)))
+    maker, targets = SampleMaker(rng), TargetMaker(tokens, rng)
+    maker.know(find_utterances(tone_sources(directory))[0])
     samples = [maker.draw() for _ in range(rows)]
     context = samples_from_seconds(30)
     rows_of = [(sample, targets.target(sample, TEXTS[0])) for sample in samples]

@@ -30,7 +30,6 @@ class FeedPlan:
     sources: Sources
     tokenizer: Path
     budget: Samples
-    human_weight: int
     seed: int
 
 
@@ -48,11 +47,12 @@ class Feed(IterableDataset[Batch]):
         plan = self._plan
         rng = Random(f"{plan.seed}/{0 if info is None else info.id}")
         tokens = load_tokens(plan.tokenizer)
-        maker = SampleMaker(rng, plan.human_weight)
+        maker = SampleMaker(rng)
         targets = TargetMaker(tokens, rng)
         queue: BatchQueue[tuple[Sample, Target]] = BatchQueue(plan.budget, rng)
         while True:
-            maker.know(*find_utterances(plan.sources))
+            for found in find_utterances(plan.sources, maker.known):
+                maker.know(found)
             if not maker:
                 raise RecipeError(f"{plan.sources.shards}: expected shards, run `speech` first")
             for _ in range(_LOOK_AGAIN_AFTER):
@@ -62,13 +62,17 @@ class Feed(IterableDataset[Batch]):
                     yield make_batch(*full, tokens.eot)
 
 
-def feed(plan: FeedPlan, *, workers: int) -> Iterator[Batch]:
-    """Batches of `plan`, made by `workers` processes, or as they are asked for with none."""
+def feed(plan: FeedPlan, *, workers: int, pin: bool = False) -> Iterator[Batch]:
+    """Batches of `plan`, made by `workers` processes, or as they are asked for with none.
+
+    With `pin` in memory that a device copies from while it computes.
+    """
     loader: DataLoader[Batch] = DataLoader(
         Feed(plan),
         batch_size=None,
         num_workers=workers,
         prefetch_factor=_BATCHES_AHEAD if workers else None,
         multiprocessing_context="spawn" if workers else None,
+        pin_memory=pin,
     )
     return iter(loader)

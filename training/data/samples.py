@@ -5,7 +5,8 @@ speed. Partial windows are what the service decodes, so some speech ends or begi
 of a sentence, or ends in the middle of a word, and its text is cut accordingly.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -21,6 +22,10 @@ _JOINED_SHARE: Final = 0.14
 _CUT_SHARE: Final = 0.18
 _CUT_END_SHARE: Final = 0.75  # the others lose their beginning
 _CUT_JOINED_SHARE: Final = 0.1
+_STRING_SHARE: Final = 0.03
+_LONGEST_STRING: Final = 8  # words
+_FEWEST_SINGLE_WORDS: Final = 8  # of one voice
+_LONGEST_SINGLE_WORD: Final = samples_from_seconds(1.5)
 
 _SLOWEST, _FASTEST = 0.85, 1.18
 _SAME_SPEED_SHARE: Final = 0.25
@@ -87,26 +92,41 @@ class _Stretch:
 class SampleMaker:
     """Draws samples without end. Touched only by its owner.
 
-    Every utterance is heard once before any is heard again; human ones `human_weight` times as
-    often as synthetic ones.
+    Every utterance is heard as often as its weight says before any is heard again. Single words
+    of somebody who says many, digits above all, are heard as strings of them.
     """
 
-    def __init__(self, rng: Random, human_weight: int) -> None:
+    def __init__(self, rng: Random) -> None:
         self._rng = rng
-        self._human_weight = human_weight
         self._all: list[Located] = []
         self._left: list[Located] = []
+        self._single_words: dict[str, list[Located]] = {}
         self._known: set[Path] = set()
 
     def __bool__(self) -> bool:
         return bool(self._all)
 
-    def know(self, synthetic: Sequence[Located], human: Sequence[Located]) -> None:
-        """Take up the files that have been added to the corpus since, in whatever order."""
-        known = self._known
-        new = [located for located in synthetic if located.audio not in known]
-        new += [it for it in human if it.audio not in known] * self._human_weight
-        known.update(located.audio for located in new)
+    @property
+    def known(self) -> Set[Path]:
+        """The raw files whose utterances it draws from."""
+        return self._known
+
+    def know(self, found: Sequence[Located]) -> None:
+        """Take up what has been added to the corpus since; none of it may be known."""
+        self._known.update(located.audio for located in found)
+        singles: defaultdict[str, list[Located]] = defaultdict(list)
+        for located in found:
+            if _is_single_word(located.utterance):
+                singles[located.utterance.voice].append(located)
+        many = {v for v, said in singles.items() if len(said) >= _FEWEST_SINGLE_WORDS}
+        for voice in many:
+            self._single_words.setdefault(voice, []).extend(singles[voice])
+        new = [
+            located
+            for located in found
+            if located.utterance.voice not in many or not _is_single_word(located.utterance)
+            for _ in range(located.weight)
+        ]
         self._all += new
         self._left += new
         self._rng.shuffle(self._left)
@@ -119,11 +139,32 @@ class SampleMaker:
             return Sample(samples_from_seconds(rng.uniform(0.6, 9)), (), ())
         if kind < _NOTHING_SHARE + _JOINED_SHARE:
             return self._joined()
+        if self._single_words and kind > 1 - _STRING_SHARE:
+            return self._string()
         return self._placed([self._stretch(_CUT_SHARE)])
 
     def earlier_text(self) -> str:
         """Some text as what was said before a sample."""
         return self._rng.choice(self._all).utterance.text
+
+    def _string(self) -> Sample:
+        """Single words of one voice, one behind the other, as one speech."""
+        rng = self._rng
+        said = self._single_words[rng.choice(list(self._single_words))]
+        speed = rng.uniform(_SLOWEST, _FASTEST)
+        pieces, words = [], []
+        at = start = self._silence(0.6)
+        for located in rng.choices(said, k=rng.randint(1, _LONGEST_STRING)):
+            utterance = located.utterance
+            gain = rng.uniform(0.6, 1.4)
+            pieces.append(Piece(located, 0, utterance.length, speed, gain, at))
+            end = at + int(utterance.length / speed)
+            words.append(Word(utterance.text, (at, end)))
+            at = end + samples_from_seconds(rng.uniform(0, 0.4))
+        end = words[-1].span[1] if words[-1].span else at
+        certain = all(piece.source.utterance.certain for piece in pieces)
+        length = max(end + self._silence(1.0), _SHORTEST)
+        return Sample(length, tuple(pieces), (Speech(start, end, tuple(words), certain),))
 
     def _joined(self) -> Sample:
         rng = self._rng
@@ -172,6 +213,15 @@ class SampleMaker:
     def _silence(self, most_s: float) -> int:
         seconds = self._rng.uniform(0, most_s) if self._rng.random() < 0.8 else 0.02
         return samples_from_seconds(seconds)
+
+
+def _is_single_word(utterance: Utterance) -> bool:
+    """A recording of a person who says one word."""
+    return (
+        utterance.word_ends is None
+        and utterance.length <= _LONGEST_SINGLE_WORD
+        and len(utterance.text.split()) == 1
+    )
 
 
 def whole(located: Located) -> _Stretch:

@@ -25,7 +25,7 @@ class CardFacts:
     num_sentences: int
     synthetic_hours: float
     human_origins: Mapping[tuple[str, str], float]
-    human_weight: int
+    human_weights: tuple[int, ...]
     device: str
 
 
@@ -80,7 +80,8 @@ def _origins(facts: CardFacts) -> str:
         f"{source} ({hours:.1f} h, {licence})"
         for (source, licence), hours in sorted(facts.human_origins.items())
     )
-    return f"{'; '.join(listed)}; heard {facts.human_weight} times as often as synthetic speech"
+    weights = " or ".join(map(str, sorted(set(facts.human_weights))))
+    return f"{'; '.join(listed)}; heard {weights} times as often as synthetic speech"
 
 
 def _measured(measurements: Mapping[str, Any] | None) -> str:

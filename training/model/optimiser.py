@@ -7,6 +7,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from training.model.muon import Muon
 from training.model.network import TrainableWhisper
 
 _WARM_UP_SHARE: Final = 0.03
@@ -15,7 +16,6 @@ _FIRST: Final = 0.01
 _FLAT_SHARE: Final = 0.3
 _LEAST: Final = 0.02
 _LARGEST_NORM: Final = 1.0
-_MUON_DECAY: Final = 0.01
 _MATRIX_DECAY: Final = 0.02
 
 
@@ -45,20 +45,18 @@ class Optimiser:
         ]
         self._others = others
         self._rates = rates
-        # "original": steps of a matrix are scaled by the square root of its shape.
-        self._muon = torch.optim.Muon(
-            hidden, lr=rates.muon, weight_decay=_MUON_DECAY, adjust_lr_fn="original"
-        )
-        self._adamw = torch.optim.AdamW(groups, lr=rates.adamw, betas=(0.9, 0.98))
+        self._muon = Muon(hidden)
+        is_fused = others[0].device.type == "cuda"
+        self._adamw = torch.optim.AdamW(groups, lr=rates.adamw, betas=(0.9, 0.98), fused=is_fused)
 
     def step(self, factor: float) -> bool:
         """Take a step at that share of the peak rates; False where gradients are not finite."""
         norm: Tensor = nn.utils.clip_grad_norm_(self._others, _LARGEST_NORM)
         is_finite = math.isfinite(float(norm))
         if is_finite:
-            _set_rate(self._muon, self._rates.muon * factor)
-            _set_rate(self._adamw, self._rates.adamw * factor)
-            self._muon.step()  # type: ignore[no-untyped-call]
+            for group in self._adamw.param_groups:
+                group["lr"] = self._rates.adamw * factor
+            self._muon.step(self._rates.muon * factor)
             self._adamw.step()
         self._muon.zero_grad()
         self._adamw.zero_grad()
@@ -72,11 +70,6 @@ class Optimiser:
         """Go on from there."""
         self._muon.load_state_dict(state["muon"])
         self._adamw.load_state_dict(state["adamw"])
-
-
-def _set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimiser.param_groups:
-        group["lr"] = rate
 
 
 def _trained(network: TrainableWhisper) -> list[tuple[str, nn.Parameter]]:

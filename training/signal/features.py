@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.audio.units import FFT_SAMPLES, HOP_SAMPLES
+from engine.audio.units import FFT_SAMPLES, HOP_SAMPLES, SAMPLE_RATE
 from engine.model.mel import mel_filters
 
 # Vocal tracts relative to the speaker's own, from longer to shorter.
@@ -23,6 +23,9 @@ _RANGE: Final = 8.0
 # SpecAugment: how often a mask is drawn, and how wide it is at most.
 _BIN_MASKS: Final = ((0.66, 12), (0.4, 8))
 _FRAME_MASKS: Final = ((0.6, 14), (0.4, 14), (0.25, 10))
+# Long samples bear more: one mask for each of these seconds, a fifth of a second wide.
+_LONG_MASKS_S: Final = (4, 8, 12, 16, 20)
+_LONG_MASK: Final = (0.7, 20)
 
 
 class LogMelFeatures:
@@ -84,6 +87,10 @@ class LogMelFeatures:
         frame_numbers = torch.arange(frames, device=self._device)
         for share, widest in _FRAME_MASKS:
             mask |= self._runs(frame_numbers, lengths // HOP_SAMPLES, share, widest)[:, None, :]
+        for seconds in _LONG_MASKS_S:
+            if frames * HOP_SAMPLES >= seconds * SAMPLE_RATE:
+                runs = self._runs(frame_numbers, lengths // HOP_SAMPLES, *_LONG_MASK)
+                mask |= runs[:, None, :]
         mean = features.mean(dim=(1, 2), keepdim=True)
         return torch.where(mask, mean, features)
 

@@ -1,7 +1,7 @@
 """The `text` command: distinct sentences in a file, and some that are held out for measuring."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -9,6 +9,7 @@ from random import Random
 from typing import Final
 
 from training.errors import RecipeError
+from training.human import rows_of
 from training.progress import progress_bar
 from training.text.cleaning import as_sentence, words_of
 from training.text.sources import read_installed
@@ -21,6 +22,7 @@ HELD_OUT_FILE: Final = "held-out.tsv"
 # Installed texts make up at most this share: the rest is what people say to machines.
 _MOST_INSTALLED: Final = 0.6
 _FEWEST_WORDS_HELD_OUT: Final = 3
+_PHRASE: Final = 6  # words
 # Templates that repeat themselves this often in a row have nothing new to give.
 _MOST_REPEATS: Final = 10_000
 
@@ -34,24 +36,36 @@ class Sentence:
 
 
 def collect_text(
-    directory: Path, *, count: int, held_out: int, seed: int, root: Path = Path("/")
+    directory: Path,
+    *,
+    count: int,
+    held_out: int,
+    seed: int,
+    root: Path = Path("/"),
+    prose: Sequence[Path] = (),
+    apart: Sequence[Path] = (),
 ) -> int:
     """Write `count` sentences and `held_out` others to `directory`, unless they are there.
 
-    Returns how many it holds now. What no package provided is said in the log.
+    Returns how many it holds now. What no package provided is said in the log. `prose` are
+    directories of books; no sentence shares six words in a row with a transcript of the
+    manifests `apart`. Raises RecipeError.
     """
     path = directory / SENTENCES_FILE
     if path.is_file() and (existing := len(read_sentences(path))) >= count:
         logger.info("%s holds %d sentences already", path, existing)
         return existing
     rng = Random(seed)
-    installed = read_installed(rng, root)
+    installed = read_installed(rng, root, prose)
+    measured = phrases_of(apart)
     for lack in installed.lacking:
         logger.warning("%s", lack)
     wanted = count + held_out
     found: dict[str, Sentence] = {}
     with progress_bar("sentences", wanted) as bar:
-        texts = iter(installed.sentences)
+        texts = (
+            (kind, text) for kind, text in installed.sentences if not measured & _phrases(text)
+        )
         for sentence in _distinct(texts, found):
             bar.advance(note=sentence.kind)
             if len(found) >= _MOST_INSTALLED * wanted:
@@ -64,11 +78,11 @@ def collect_text(
     sentences = list(found.values())
     rng.shuffle(sentences)
     long_enough = [i for i, s in enumerate(sentences) if _may_be_held_out(s)]
-    apart = set(rng.sample(long_enough, min(held_out, len(long_enough))))
+    chosen = set(rng.sample(long_enough, min(held_out, len(long_enough))))
     directory.mkdir(parents=True, exist_ok=True)
-    _write(directory / HELD_OUT_FILE, [sentences[i] for i in sorted(apart)])
-    _write(path, [s for i, s in enumerate(sentences) if i not in apart])
-    return len(sentences) - len(apart)
+    _write(directory / HELD_OUT_FILE, [sentences[i] for i in sorted(chosen)])
+    _write(path, [s for i, s in enumerate(sentences) if i not in chosen])
+    return len(sentences) - len(chosen)
 
 
 def read_sentences(path: Path) -> list[Sentence]:
@@ -77,6 +91,21 @@ def read_sentences(path: Path) -> list[Sentence]:
         raise RecipeError(f"{path}: expected sentences, found no file; run `text` first")
     rows = (line.split("\t") for line in path.read_text("utf-8").splitlines())
     return [Sentence(kind, text) for kind, text in rows]
+
+
+def phrases_of(manifests: Sequence[Path]) -> frozenset[str]:
+    """Every six words in a row of their transcripts, which nothing to learn from may hold."""
+    return frozenset(
+        phrase
+        for path in manifests
+        for row in rows_of(path)
+        for phrase in _phrases(row["transcript"])
+    )
+
+
+def _phrases(text: str) -> set[str]:
+    words = words_of(text)
+    return {" ".join(words[i : i + _PHRASE]) for i in range(len(words) - _PHRASE + 1)}
 
 
 def _distinct(raw: Iterator[tuple[str, str]], found: dict[str, Sentence]) -> Iterator[Sentence]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
+from training.errors import RecipeError
 from training.text.cleaning import words_of
 from training.text.templates import Lexicon
 
@@ -26,6 +27,7 @@ _PACKAGES: Final = {
 _UNFIT_FORTUNES: Final = frozenset(
     {"ascii-art", "drugs", "ethnic", "men-women", "perl", "politics", "translate-me", "zippy"}
 )
+_PLAIN_QUOTES: Final = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
 # A word that the texts hold less often than this has a pronunciation nobody can check.
 _FEWEST_USES: Final = 3
 
@@ -44,9 +46,13 @@ class InstalledTexts:
         return Lexicon(rare=(*own.rare, *self.rare_words)) if self.rare_words else own
 
 
-def read_installed(rng: Random, root: Path = Path("/")) -> InstalledTexts:
-    """Gather what is installed below `root`, in an order of `rng`."""
+def read_installed(
+    rng: Random, root: Path = Path("/"), prose: Sequence[Path] = ()
+) -> InstalledTexts:
+    """Gather what is installed below `root` and the books in `prose`, in an order of `rng`."""
     raw = [*_wordnet(root / _WORDNET), *_fortunes(root / _FORTUNES)]
+    for directory in prose:
+        raw += _books(directory)
     uses = Counter(word for _, text in raw for word in set(words_of(text)))
     known = [
         (kind, text) for kind, text in raw if min(uses[w] for w in words_of(text)) >= _FEWEST_USES
@@ -82,9 +88,27 @@ def _fortunes(directory: Path) -> Iterator[tuple[str, str]]:
             continue
         for fortune in path.read_text("utf-8", errors="ignore").split("\n%\n"):
             quoted = re.sub(r"\n\s*--.*", "", fortune, flags=re.DOTALL)
-            for sentence in re.split(r"(?<=[.?!])\s+", quoted.replace("\n", " ")):
-                if sentence[:1].isupper() and sentence[-1:] in ".?!":
-                    yield from _readable("saying", sentence, fewest=3)
+            yield from _sentences("saying", quoted)
+
+
+def _books(directory: Path) -> Iterator[tuple[str, str]]:
+    """The sentences of all plain texts in `directory`. Raises RecipeError."""
+    paths = sorted(directory.glob("*.txt"))
+    if not paths:
+        raise RecipeError(f"{directory}: expected books as *.txt, found none")
+    for path in paths:
+        text = path.read_text("utf-8", errors="ignore").translate(_PLAIN_QUOTES)
+        for paragraph in re.split(r"\n\s*\n", text):
+            yield from _sentences("prose", paragraph)
+
+
+def _sentences(kind: str, paragraph: str) -> Iterator[tuple[str, str]]:
+    """What begins with a capital and ends with a mark; quotation marks may stand around it."""
+    flowing = re.sub(r"\s+", " ", paragraph)
+    for found in re.split(r"(?<=[.?!])\s+|(?<=[.?!]['\"])\s+", flowing):
+        sentence = found.strip("\"' ")
+        if sentence[:1].isupper() and sentence[-1:] in ".?!":
+            yield from _readable(kind, sentence, fewest=3)
 
 
 def _readable(kind: str, text: str, *, fewest: int) -> Iterator[tuple[str, str]]:

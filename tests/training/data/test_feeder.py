@@ -16,7 +16,6 @@ def plan(directory: Path, seed: int = 1) -> FeedPlan:
         tone_sources(directory),
         make_tokenizer(directory / "tokenizer"),
         samples_from_seconds(12),
-        1,
         seed,
     )
 
@@ -36,6 +35,6 @@ def test_a_process_of_its_own_makes_batches(tmp_path: Path) -> None:
 
 def test_without_speech_there_is_nothing_to_feed(tmp_path: Path) -> None:
     nothing = Sources(tmp_path / "none", (), tmp_path / "decoded")
-    empty = FeedPlan(nothing, make_tokenizer(tmp_path), samples_from_seconds(12), 1, 1)
+    empty = FeedPlan(nothing, make_tokenizer(tmp_path), samples_from_seconds(12), 1)
     with pytest.raises(RecipeError, match="run `speech` first"):
         next(feed(empty, workers=0))

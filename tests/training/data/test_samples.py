@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -19,7 +20,11 @@ def located(text: str, *, times: bool = True, audio: Path = AUDIO) -> Located:
 
 
 SPOKEN = [located("One two, three four five."), located("Six seven."), located("Eight nine ten.")]
-HUMAN = [located("someone said this", times=False, audio=Path("people.s16"))]
+HUMAN = [replace(located("someone said this", times=False, audio=Path("people.s16")), weight=4)]
+DIGITS = [
+    located(digit, times=False, audio=Path("digits.s16"))
+    for digit in ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+]
 
 
 def test_a_cut_end_takes_the_words_that_are_not_heard_any_more() -> None:
@@ -52,9 +57,10 @@ def test_without_word_times_nothing_is_cut() -> None:
     assert [word.span for word in whole(HUMAN[0]).words] == [None] * 3
 
 
-def maker(human_weight: int = 5) -> SampleMaker:
-    made = SampleMaker(Random(4), human_weight)
-    made.know(SPOKEN, HUMAN)
+def maker() -> SampleMaker:
+    made = SampleMaker(Random(4))
+    made.know(SPOKEN)
+    made.know(HUMAN)
     return made
 
 
@@ -83,7 +89,7 @@ def test_some_samples_have_no_speech_at_all() -> None:
 
 
 def test_human_speech_is_heard_as_often_as_its_weight_says() -> None:
-    drawing = maker(human_weight=4)
+    drawing = maker()
     pieces = [piece for _ in range(3000) for piece in drawing.draw().pieces]
     human = sum(piece.source is HUMAN[0] for piece in pieces)
     assert human / len(pieces) == pytest.approx(4 / 7, abs=0.03)
@@ -91,13 +97,38 @@ def test_human_speech_is_heard_as_often_as_its_weight_says() -> None:
 
 def test_what_is_added_later_is_drawn_too_in_whatever_order_it_comes() -> None:
     later = [located(f"file {n}", audio=Path(f"{n}.s16")) for n in range(3)]
-    drawing = SampleMaker(Random(5), 1)
+    drawing = SampleMaker(Random(5))
     assert not drawing
-    drawing.know([later[0], later[2]], [])
-    assert drawing
-    drawing.know(later, [])
+    drawing.know([later[0], later[2]])
+    assert drawing.known == {later[0].audio, later[2].audio}
+    drawing.know(later[1:2])
     pieces = [piece.source for _ in range(300) for piece in drawing.draw().pieces]
     assert set(pieces) == set(later)
     counts = [pieces.count(located) for located in later]
-    assert max(counts) - min(counts) <= 12  # twice known would be twice as often
+    assert max(counts) - min(counts) <= 12
     assert drawing.earlier_text() in {it.utterance.text for it in later}
+
+
+def test_single_words_of_one_voice_are_heard_as_strings_with_their_places() -> None:
+    drawing = maker()
+    drawing.know(DIGITS)
+    samples = [drawing.draw() for _ in range(2000)]
+    strings = [s for s in samples if any(p.source in DIGITS for p in s.pieces)]
+    assert 30 < len(strings) < 100
+    assert {len(sample.pieces) for sample in strings} == set(range(1, 9))
+    for sample in strings:
+        (speech,) = sample.speech
+        said = [piece.source.utterance.text for piece in sample.pieces]
+        assert said == [word.text for word in speech.words]
+        ends = [word.span[1] for word in speech.words if word.span]
+        assert [word.span[0] for word in speech.words if word.span] == [
+            piece.place for piece in sample.pieces
+        ]
+        assert ends == sorted(ends)
+        assert ends[-1] == speech.end <= sample.length
+
+
+def test_few_single_words_are_heard_like_everything_else() -> None:
+    drawing = SampleMaker(Random(6))
+    drawing.know(DIGITS[:7])
+    assert max(len(drawing.draw().speech) for _ in range(300)) > 1

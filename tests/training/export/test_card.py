@@ -8,7 +8,7 @@ FACTS = CardFacts(
     num_sentences=240_000,
     synthetic_hours=150.25,
     human_origins={("LibriSpeech", "CC BY 4.0"): 5.4, ("VCTK", "ODC-By 1.0"): 0.3},
-    human_weight=5,
+    human_weights=(5, 5),
     device="one H200",
 )
 

@@ -49,3 +49,26 @@ def test_the_same_seed_gives_the_same_sentences(tmp_path: Path) -> None:
 def test_sentences_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="run `text` first"):
         read_sentences(tmp_path / SENTENCES_FILE)
+
+
+def test_what_is_measured_on_stays_out(tmp_path: Path) -> None:
+    books = tmp_path / "books"
+    books.mkdir()
+    kept = "The old house stood at the end of the road."
+    measured = "Nobody had seen the old man since the end of May."
+    (books / "one.txt").write_text(f"{kept} {measured}\n" * 3)
+    manifest = tmp_path / "manifest.tsv"
+    columns = "path\tseconds\ttranscript\tlanguage\tspeaker\tsource\tlicence\n"
+    manifest.write_text(f"{columns}a.flac\t3\tSEEN THE OLD MAN SINCE THE\ten\tann\thome\tCC0\n")
+    collect_text(
+        tmp_path,
+        count=50,
+        held_out=0,
+        seed=1,
+        root=tmp_path / "nowhere",
+        prose=[books],
+        apart=[manifest],
+    )
+    texts = {s.text for s in read_sentences(tmp_path / SENTENCES_FILE)}
+    assert kept in texts
+    assert measured not in texts

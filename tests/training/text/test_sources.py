@@ -1,6 +1,9 @@
 from pathlib import Path
 from random import Random
 
+import pytest
+
+from training.errors import RecipeError
 from training.text.sources import read_installed
 
 GLOSS = (
@@ -51,3 +54,23 @@ def test_where_nothing_is_installed_everything_is_said_to_be_missing(tmp_path: P
     installed = read_installed(Random(1), tmp_path)
     assert (installed.sentences, installed.rare_words) == ((), ())
     assert len(installed.lacking) == 3
+
+
+def test_books_give_their_sentences_without_the_quotes_around_them(tmp_path: Path) -> None:
+    book = (
+        "CHAPTER I\n\nThe light was\ngone. \u201cIt is the light,\u201d she said.  "
+        "\u201cDon\u2019t give it away!\u201d\n\nThe light gives nothing away. and not this one\n"
+    )
+    (tmp_path / "one.txt").write_text(book * 3)
+    installed = read_installed(Random(1), tmp_path / "nowhere", [tmp_path])
+    assert set(installed.sentences) == {
+        ("prose", "The light was gone."),
+        ("prose", 'It is the light," she said.'),
+        ("prose", "Don't give it away!"),
+        ("prose", "The light gives nothing away."),
+    }
+
+
+def test_a_directory_without_books_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"expected books as \*\.txt, found none"):
+        read_installed(Random(1), tmp_path, [tmp_path])
