@@ -13,7 +13,7 @@ from engine.audio.units import MAX_WINDOW_POSITIONS, samples_from_seconds
 from engine.errors import EngineError
 from engine.model.dims import ModelDims
 from training.arguments import budget_seconds, build_parser, default_processes, peak_rates
-from training.corpus import Sources, decode, find_utterances, hours_of
+from training.corpus import Sources, decode, find_utterances, hours_by_engine, hours_of
 from training.data.feeder import FeedPlan, feed
 from training.data.targets import uncertain_tokens
 from training.errors import RecipeError
@@ -21,6 +21,7 @@ from training.export.card import CardFacts
 from training.export.checkpoint import Traits, export_run
 from training.human import hours_by_origin, read_manifest
 from training.model.loop import RunPlan, Trainer
+from training.package import PackPlan, pack
 from training.speech.festival import Festival
 from training.speech.synthesis import (
     SHARDS,
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "tokenizer": _tokenizer,
         "train": _train,
         "export": _export,
+        "pack": _pack,
     }
     try:
         report = commands[args.command](args)
@@ -144,7 +146,7 @@ def _export(args: argparse.Namespace) -> Report:
     facts = CardFacts(
         name=args.name,
         num_sentences=len({located.utterance.text for located in synthetic}),
-        synthetic_hours=hours_of(synthetic),
+        synthetic_hours=hours_by_engine(synthetic),
         human_origins=hours_by_origin(map(read_manifest, args.human)),
         human_weights=_weights(args),
         device=args.trained_on,
@@ -161,6 +163,13 @@ def _export(args: argparse.Namespace) -> Report:
         measurements=measurements,
     )
     return {"checkpoint": str(target)}
+
+
+def _pack(args: argparse.Namespace) -> Report:
+    bit_rate = round(args.kilobits * 1000)
+    plan = PackPlan(args.work, tuple(args.human), bit_rate, args.python, tuple(args.wheels))
+    size = pack(plan, args.target, processes=default_processes())
+    return {"target": str(args.target), "megabytes": round(size / 1e6, 1)}
 
 
 def _sources(args: argparse.Namespace) -> Sources:

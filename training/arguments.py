@@ -7,6 +7,7 @@ from typing import Final
 
 from training.export.checkpoint import Traits
 from training.model.optimiser import Rates
+from training.package import NEEDED
 from training.speech.shards import FORMATS
 from training.vocabulary import NUM_TEXT_TOKENS
 
@@ -38,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_tokenizer(commands.add_parser("tokenizer", help="learn the pieces of the sentences"))
     _add_train(commands.add_parser("train", help="train from scratch, or go on"))
     _add_export(commands.add_parser("export", help="write the checkpoint and its card"))
+    _add_pack(commands.add_parser("pack", help="gather what a GPU machine without network needs"))
     return parser
 
 
@@ -128,6 +130,20 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-window-s", type=int, default=Traits().max_window_s)
     parser.add_argument("--carries-text", action="store_true")
     parser.add_argument("--timestamps", action="store_true")
+
+
+def _add_pack(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", type=Path, help="the folder to carry there; made anew")
+    parser.add_argument(
+        "--human", type=Path, nargs="*", default=[], help="manifests of human speech"
+    )
+    parser.add_argument(
+        "--kilobits", type=float, default=16, help="a second, of human speech (%(default)s)"
+    )
+    parser.add_argument("--python", default="3.12", help="the version there (%(default)s)")
+    parser.add_argument(
+        "--wheels", nargs="*", default=NEEDED, help=f"what that Python lacks ({' '.join(NEEDED)})"
+    )
 
 
 def _add_human_weight(parser: argparse.ArgumentParser) -> None:

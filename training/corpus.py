@@ -6,6 +6,7 @@ is decoded stays: a later run goes on from it, and finds what has been added sin
 
 import logging
 import multiprocessing
+from collections import Counter
 from collections.abc import Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -118,6 +119,14 @@ def find_utterances(
         weight = sources.weight_of(raw)
         human += (Located(raw, utterance, weight) for utterance in read_utterances(lines))
     return synthetic, human
+
+
+def hours_by_engine(synthetic: Sequence[Located]) -> dict[str, float]:
+    """How long they are by synthesiser, the first part of a voice's name."""
+    samples: Counter[str] = Counter()
+    for located in synthetic:
+        samples[located.utterance.voice.partition(":")[0]] += located.utterance.length
+    return {engine: count / SAMPLE_RATE / 3600 for engine, count in samples.items()}
 
 
 def hours_of(utterances: Sequence[Located]) -> float:

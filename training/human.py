@@ -14,9 +14,7 @@ from typing import Final
 
 from training.errors import RecipeError
 
-_COLUMNS: Final = frozenset(
-    {"path", "seconds", "transcript", "language", "speaker", "source", "licence"}
-)
+COLUMNS: Final = ("path", "seconds", "transcript", "language", "speaker", "source", "licence")
 _SHORTEST_S, _LONGEST_S = 0.3, 27.0
 _SPEAKABLE: Final = re.compile(r"[A-Za-z][A-Za-z ,.?!'-]*")
 
@@ -96,6 +94,6 @@ def rows_of(path: Path) -> Iterator[dict[str, str]]:
         raise RecipeError(f"{path}: expected a manifest, found no file")
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        if missing := _COLUMNS - set(reader.fieldnames or ()):
+        if missing := set(COLUMNS) - set(reader.fieldnames or ()):
             raise RecipeError(f"{path}: expected columns {', '.join(sorted(missing))} as well")
         yield from reader

@@ -18,12 +18,13 @@ _SOUND_COLUMNS: Final = ("way", "sound", "minutes", "words")
 class CardFacts:
     """What only whoever trained it knows.
 
-    `human_origins` is hours by (source, licence); `synthetic_hours` are distinct audio.
+    `synthetic_hours` is hours by synthesiser, `human_origins` by (source, licence); both of
+    distinct audio.
     """
 
     name: str
     num_sentences: int
-    synthetic_hours: float
+    synthetic_hours: Mapping[str, float]
     human_origins: Mapping[tuple[str, str], float]
     human_weights: tuple[int, ...]
     device: str
@@ -53,8 +54,8 @@ def model_card(
         ("context", "trimmed to the audio (97 %), padded to 30 s (3 %)"),
         (
             "synthetic speech",
-            f"{facts.synthetic_hours:.1f} h of {facts.num_sentences:,} sentences, spoken by "
-            "espeak-ng, flite and festival as far as they were installed",
+            f"{sum(facts.synthetic_hours.values()):.1f} h of {facts.num_sentences:,} sentences: "
+            + ", ".join(f"{name} {hours:.1f} h" for name, hours in _longest_first(facts)),
         ),
         ("human speech", _origins(facts) if human_hours else "none"),
         (
@@ -73,6 +74,10 @@ def model_card(
         f"| | |\n| --- | --- |\n{table}\n\n"
         f"{_measured(measurements)}"
     )
+
+
+def _longest_first(facts: CardFacts) -> list[tuple[str, float]]:
+    return sorted(facts.synthetic_hours.items(), key=lambda item: -item[1])
 
 
 def _origins(facts: CardFacts) -> str:

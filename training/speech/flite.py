@@ -11,6 +11,8 @@ from training.errors import RecipeError
 from training.speech.clip import Clip
 from training.speech.voices import FLITE_VOICES, Voice
 
+_COMMON: Final = ("libflite.so.1", "libflite_cmulex.so.1", "libflite_usenglish.so.1")
+LIBRARIES: Final = (*_COMMON, *(f"libflite_cmu_us_{name}.so.1" for name in FLITE_VOICES))
 # As recorded, Hz; relative pitch is of these.
 _NORMAL_PITCH: Final = {"slt": 180.0, "rms": 105.0, "awb": 130.0, "kal16": 105.0}
 # The end of the last segment of a token's last word, in seconds.
@@ -50,9 +52,7 @@ class Flite:
 
     def __init__(self) -> None:
         try:
-            self._flite = _load("libflite.so.1")
-            for needed in ("libflite_cmulex.so.1", "libflite_usenglish.so.1"):
-                _load(needed)
+            self._flite, *_ = (_load(name) for name in _COMMON)
             voices = {name: _load(f"libflite_cmu_us_{name}.so.1") for name in FLITE_VOICES}
         except OSError as exc:
             raise RecipeError(f"flite: expected its libraries, found not all: {exc}") from exc

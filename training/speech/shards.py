@@ -61,7 +61,7 @@ def write_shard(
     if audio_format == RAW:
         samples.tofile(audio)
     else:
-        _encode(audio, samples, _CODECS[audio_format], bit_rate)
+        encode(audio, samples, audio_format, bit_rate)
     write_utterances(stem.with_suffix(".jsonl"), utterances)
     return at / SAMPLE_RATE
 
@@ -93,8 +93,10 @@ def audio_of(lines: Path) -> Path:
     raise RecipeError(f"{lines}: expected audio beside it ({', '.join(FORMATS)}), found none")
 
 
-def _encode(path: Path, samples: NDArray[np.int16], codec: str, bit_rate: int) -> None:
-    is_opus = codec == "libopus"
+def encode(path: Path, samples: NDArray[np.int16], audio_format: str, bit_rate: int) -> None:
+    """Write `samples` [n] at 16 kHz as Opus (`bit_rate` bit/s) or FLAC."""
+    codec = _CODECS[audio_format]
+    is_opus = audio_format == "opus"
     # Opus at its quickest is as good as needed, and three times as quick as its default.
     options = {"compression_level": "3"} if is_opus else {}
     with av.open(str(path), "w", format="ogg" if is_opus else None) as container:

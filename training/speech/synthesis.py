@@ -15,6 +15,7 @@ from typing import Final
 
 from engine.audio.units import SAMPLE_RATE
 from training.errors import RecipeError
+from training.human import COLUMNS
 from training.progress import progress_bar
 from training.speech.clip import Clip, trimmed
 from training.speech.espeak import Espeak
@@ -33,9 +34,6 @@ _LONGEST_CLIP: Final = 20 * SAMPLE_RATE
 # Every fourth shard is heard as over a poor connection.
 _LOW_BIT_RATE_EVERY: Final = 4
 _BIT_RATE, _LOW_BIT_RATE = 24_000, 10_000
-_MANIFEST_COLUMNS: Final = (
-    *("path", "seconds", "transcript", "language", "speaker", "source", "licence"),
-)
 _ENGINES: Final[Mapping[str, Callable[[], Synthesiser]]] = {
     "espeak": Espeak,
     "flite": Flite,
@@ -170,7 +168,7 @@ def speak_held_out(
             rows.append((path, seconds, sentence.text, "en", str(voice), source, "synthetic"))
     with manifest.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE)
-        writer.writerows([_MANIFEST_COLUMNS, *rows])
+        writer.writerows([COLUMNS, *rows])
     return manifest
 
 

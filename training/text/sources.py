@@ -27,6 +27,9 @@ _PACKAGES: Final = {
 _UNFIT_FORTUNES: Final = frozenset(
     {"ascii-art", "drugs", "ethnic", "men-women", "perl", "politics", "translate-me", "zippy"}
 )
+# Abbreviations that a name follows: their full stop ends no sentence.
+_TITLE: Final = re.compile(r"\b(Mr|Mrs|Ms|Messrs|Dr|St|Capt|Col|Gen|Lieut|Rev|Prof|Hon|Mme)\.")
+_NO_END: Final = "\0"
 _PLAIN_QUOTES: Final = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
 # A word that the texts hold less often than this has a pronunciation nobody can check.
 _FEWEST_USES: Final = 3
@@ -98,15 +101,15 @@ def _books(directory: Path) -> Iterator[tuple[str, str]]:
         raise RecipeError(f"{directory}: expected books as *.txt, found none")
     for path in paths:
         text = path.read_text("utf-8", errors="ignore").translate(_PLAIN_QUOTES)
-        for paragraph in re.split(r"\n\s*\n", text):
+        for paragraph in re.split(r"\n\s*\n|(?<=[.?!'\"])\n", text):
             yield from _sentences("prose", paragraph)
 
 
 def _sentences(kind: str, paragraph: str) -> Iterator[tuple[str, str]]:
     """What begins with a capital and ends with a mark; quotation marks may stand around it."""
-    flowing = re.sub(r"\s+", " ", paragraph)
+    flowing = _TITLE.sub(rf"\1{_NO_END}", re.sub(r"\s+", " ", paragraph))
     for found in re.split(r"(?<=[.?!])\s+|(?<=[.?!]['\"])\s+", flowing):
-        sentence = found.strip("\"' ")
+        sentence = found.replace(_NO_END, ".").strip("\"' ")
         if sentence[:1].isupper() and sentence[-1:] in ".?!":
             yield from _readable(kind, sentence, fewest=3)
 

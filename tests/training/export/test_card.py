@@ -6,7 +6,7 @@ from training.export.card import CardFacts, model_card
 FACTS = CardFacts(
     name="starling-en-test",
     num_sentences=240_000,
-    synthetic_hours=150.25,
+    synthetic_hours={"espeak": 50.0, "flite": 100.25},
     human_origins={("LibriSpeech", "CC BY 4.0"): 5.4, ("VCTK", "ODC-By 1.0"): 0.3},
     human_weights=(5, 5),
     device="one H200",
@@ -21,7 +21,7 @@ def test_the_card_names_sources_licences_time_and_purpose() -> None:
         "demonstration model",
         "LibriSpeech (5.4 h, CC BY 4.0)",
         "VCTK (0.3 h, ODC-By 1.0)",
-        "150.2 h of 240,000 sentences",
+        "150.2 h of 240,000 sentences: flite 100.2 h, espeak 50.0 h",
         "12 steps",
         "one H200",
         "Nothing has been measured",

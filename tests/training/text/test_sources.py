@@ -59,7 +59,7 @@ def test_where_nothing_is_installed_everything_is_said_to_be_missing(tmp_path: P
 def test_books_give_their_sentences_without_the_quotes_around_them(tmp_path: Path) -> None:
     book = (
         "CHAPTER I\n\nThe light was\ngone. \u201cIt is the light,\u201d she said.  "
-        "\u201cDon\u2019t give it away!\u201d\n\nThe light gives nothing away. and not this one\n"
+        "\u201cDon\u2019t give it away!\u201d\n\nThe light gives Mr. Light nothing. and no more\n"
     )
     (tmp_path / "one.txt").write_text(book * 3)
     installed = read_installed(Random(1), tmp_path / "nowhere", [tmp_path])
@@ -67,7 +67,7 @@ def test_books_give_their_sentences_without_the_quotes_around_them(tmp_path: Pat
         ("prose", "The light was gone."),
         ("prose", 'It is the light," she said.'),
         ("prose", "Don't give it away!"),
-        ("prose", "The light gives nothing away."),
+        ("prose", "The light gives Mr. Light nothing."),
     }
 
 
