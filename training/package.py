@@ -25,7 +25,7 @@ from training.human import COLUMNS, Recording, read_manifest, rows_of
 from training.progress import progress_bar
 from training.speech.flite import LIBRARIES
 from training.speech.shards import encode
-from training.text.collection import SENTENCES_FILE
+from training.text.collection import HELD_OUT_FILE, SENTENCES_FILE
 from training.vocabulary import TOKENIZER_FILE
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,8 @@ def pack(plan: PackPlan, target: Path, *, processes: int) -> int:
     Raises RecipeError where a part is missing.
     """
     shutil.rmtree(target, ignore_errors=True)
-    for part in (Path("text") / SENTENCES_FILE, Path("tokenizer") / TOKENIZER_FILE):
+    text, tokenizer = Path("text"), Path("tokenizer")
+    for part in (text / SENTENCES_FILE, text / HELD_OUT_FILE, tokenizer / TOKENIZER_FILE):
         if not (plan.work / part).is_file():
             raise RecipeError(
                 f"{plan.work / part}: expected it to be made, run {part.parent} first"

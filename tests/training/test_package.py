@@ -17,7 +17,8 @@ MANIFEST = "path\tseconds\ttranscript\tlanguage\tspeaker\tsource\tlicence\n"
 def plan(tmp_path: Path) -> PackPlan:
     work = tmp_path / "work"
     (work / "text").mkdir(parents=True)
-    (work / "text" / "sentences.tsv").write_text("".join(f"talk\t{text}\n" for text in TEXTS))
+    for name in ("sentences.tsv", "held-out.tsv"):
+        (work / "text" / name).write_text("".join(f"talk\t{text}\n" for text in TEXTS))
     make_tokenizer(work / "tokenizer")
     people = tmp_path / "people"
     write_tone_shard(people / "ann", TEXTS[:1], "flac")
@@ -30,7 +31,7 @@ def test_a_packed_folder_holds_what_a_slice_needs(plan: PackPlan, tmp_path: Path
     target = tmp_path / "packed"
     size = pack(plan, target, processes=1)
     assert size == sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
-    for part in ("text/sentences.tsv", "tokenizer/tokenizer.json"):
+    for part in ("text/sentences.tsv", "text/held-out.tsv", "tokenizer/tokenizer.json"):
         assert (target / "work" / part).read_bytes() == (plan.work / part).read_bytes()
     manifest = read_manifest(target / "work" / "human-00" / "manifest.tsv")
     (recording,) = manifest.recordings
