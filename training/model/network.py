@@ -16,7 +16,7 @@ from engine.model.dims import ModelDims
 from training.data.targets import BLANK
 
 GUIDED_HEADS: Final = 2
-_DROPOUT: Final = 0.05
+_DROPOUT: Final = 0.1
 _MATRIX_GAIN: Final = 0.7
 _RESIDUAL_GAIN: Final = 0.35
 _EMBEDDING_STD: Final = 0.03
