@@ -115,6 +115,7 @@ def _train(args: argparse.Namespace) -> Report:
         log_every=args.log_every,
         rates=peak_rates(args.muon_rate, args.adamw_rate, device.type),
         seed=args.seed,
+        base=args.base,
     )
     trainer = Trainer(
         args.work / "run",

@@ -110,6 +110,9 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         "--human", type=Path, nargs="*", default=[], help="manifests of human speech"
     )
     _add_human_weight(parser)
+    parser.add_argument(
+        "--base", type=Path, help="begin from this exported checkpoint, of the same sizes"
+    )
     parser.add_argument("--state", type=int, default=256, help="width of the model (%(default)s)")
     parser.add_argument("--heads", type=int, default=4, help="(%(default)s)")
     parser.add_argument("--encoder-layers", type=int, default=6, help="(%(default)s)")

@@ -6,6 +6,7 @@ is decoded stays: a later run goes on from it, and finds what has been added sin
 
 import logging
 import multiprocessing
+import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -122,10 +123,11 @@ def find_utterances(
 
 
 def hours_by_engine(synthetic: Sequence[Located]) -> dict[str, float]:
-    """How long they are by synthesiser, the first part of a voice's name."""
+    """How long they are by synthesiser: what a voice's name has before ":" or "-"."""
     samples: Counter[str] = Counter()
     for located in synthetic:
-        samples[located.utterance.voice.partition(":")[0]] += located.utterance.length
+        engine = re.split("[:-]", located.utterance.voice, maxsplit=1)[0]
+        samples[engine] += located.utterance.length
     return {engine: count / SAMPLE_RATE / 3600 for engine, count in samples.items()}
 
 

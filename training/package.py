@@ -35,6 +35,8 @@ LIBRARY: Final = "lib"
 WORK: Final = "work"
 _MANIFEST: Final = "manifest.tsv"
 _PEAK: Final = 20_000
+# flite's library is linked to it and does not load without, though nothing is played.
+_SOUND_LIBRARY: Final = "libasound.so.2"
 # What the recipe imports beyond torch, numpy, safetensors and tokenizers, and espeak-ng.
 NEEDED: Final = ("av", "soxr", "rich", "markdown-it-py", "mdurl", "pygments", "espeakng-loader")
 # The machine's C library is taken to be no older than Debian 11's.
@@ -86,10 +88,11 @@ def _copy_libraries(directory: Path) -> None:
     listed = subprocess.run(["ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
     places = (line.strip().rpartition(" => ") for line in listed.splitlines())
     known = {described.split()[0]: place for described, arrow, place in places if arrow}
-    if lacking := [name for name in LIBRARIES if name not in known]:
+    needed = (*LIBRARIES, _SOUND_LIBRARY)
+    if lacking := [name for name in needed if name not in known]:
         logger.warning("%s is not installed: flite's voices will be missing", ", ".join(lacking))
         return
-    for name in LIBRARIES:
+    for name in needed:
         shutil.copy(known[name], directory / name)
 
 

@@ -76,3 +76,11 @@ def test_a_command_without_what_it_needs_says_which_comes_first(
 ) -> None:
     assert main(["--work", str(tmp_path), "tokenizer"]) == 1
     assert "run `text` first" in capsys.readouterr().err
+
+
+def test_weights_are_one_for_all_manifests_or_one_for_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    human = ("--human", "a.tsv", "b.tsv", "c.tsv", "--human-weight", "6", "2")
+    assert main(["--work", str(tmp_path), "train", "--steps", "1", *human]) == 1
+    assert "one for each of 3 manifests, got 2" in capsys.readouterr().err

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -5,8 +6,9 @@ import pytest
 
 from tests.support.recipe import TEXTS
 from tests.support.tone_speech import ToneSpeech, write_tone_shard
-from training.corpus import Sources, decode, find_utterances, hours_of
+from training.corpus import Located, Sources, decode, find_utterances, hours_by_engine, hours_of
 from training.errors import RecipeError
+from training.speech.shards import Utterance
 from training.speech.voices import Voice
 
 MANIFEST = "path\tseconds\ttranscript\tlanguage\tspeaker\tsource\tlicence\n"
@@ -57,3 +59,26 @@ def test_audio_that_is_shorter_than_its_lines_is_refused(sources: Sources) -> No
     other.with_suffix(".flac").replace(sources.shards / "shard-00000.flac")
     with pytest.raises(RecipeError, match="samples beside it"):
         decode(sources, processes=0)
+
+
+def test_hours_are_counted_by_synthesiser() -> None:
+    voices = ("flite:slt", "espeak:en-us+f3", "neural-anna:1", "flite:rms")
+    spoken = [
+        Located(Path("a.s16"), Utterance("Hello.", 0, 16_000 * 3600, None, voice))
+        for voice in voices
+    ]
+    assert hours_by_engine(spoken) == {"flite": 2.0, "espeak": 1.0, "neural": 1.0}
+
+
+def test_what_is_known_is_not_read_again_and_every_manifest_has_its_weight(
+    sources: Sources,
+) -> None:
+    weighed = replace(sources, weights=(7,))
+    decode(weighed, processes=0)
+    synthetic, human = find_utterances(weighed)
+    assert {located.weight for located in synthetic} == {1}
+    assert {located.weight for located in human} == {7}
+    known = {located.audio for located in [*synthetic[:1], *human]}
+    later, nobody = find_utterances(weighed, known)
+    assert nobody == []
+    assert {located.audio for located in later} == {s.audio for s in synthetic} - known

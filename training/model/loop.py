@@ -20,7 +20,7 @@ from engine.model.dims import ModelDims
 from training.data.batches import Batch
 from training.errors import RecipeError
 from training.model.losses import Losses, LossFunction
-from training.model.network import TrainableWhisper
+from training.model.network import TrainableWhisper, load_exported
 from training.model.optimiser import Optimiser, Rates, rate_factor
 from training.model.state import RunState, load_state, save_state
 from training.progress import Bar, progress_bar
@@ -40,7 +40,8 @@ class RunPlan:
     """How long a run is, in all and now.
 
     Either `steps` or `run_seconds` of training end it; `slice_seconds` end this call, whatever
-    is left. A line is logged every `log_every` steps.
+    is left. A line is logged every `log_every` steps. `base` is the exported checkpoint that the
+    run begins from, if not from nothing.
     """
 
     steps: int | None
@@ -49,6 +50,7 @@ class RunPlan:
     log_every: int
     rates: Rates
     seed: int
+    base: Path | None = None
 
     def progress(self, step: int, seconds_trained: float) -> float:
         """How much of the run is behind it, from 0 to 1."""
@@ -78,6 +80,8 @@ class Trainer:
         torch.manual_seed(plan.seed)
         network = TrainableWhisper(dims).to(self._device)
         self._network = network
+        if plan.base is not None:
+            load_exported(network, plan.base)
         self._optimiser = Optimiser(network, plan.rates)
         self._average = {name: p.detach().clone() for name, p in network.named_parameters()}
         self._step = 0
@@ -126,7 +130,8 @@ class Trainer:
         with torch.autocast(self._device.type, self._autocast, enabled=is_half):
             outputs = self._network(features, batch.inputs)
         losses = self._loss.losses(outputs, batch)
-        losses.total(self._step).backward()  # type: ignore[no-untyped-call]
+        total = losses.total(self._step, aligned=self._plan.base is not None)
+        total.backward()  # type: ignore[no-untyped-call]
         if not self._optimiser.step(rate_factor(progress)):
             logger.warning("step %d: gradients were not finite, left out", self._step)
         self._step += 1

@@ -40,15 +40,12 @@ class Losses:
     guidance: Tensor
     accuracy: Tensor
 
-    def total(self, step: int) -> Tensor:
-        """What is minimised in that step."""
-        settled = min(1.0, step / _SETTLED_AFTER)
-        parts = (
-            (_TEXT, self.text),
-            (_WHOLE_CTC, self.ctc),
-            (_WORD_CTC, self.word_ctc),
-            (_GUIDANCE, self.guidance),
-        )
+    def total(self, step: int, *, aligned: bool = False) -> Tensor:
+        """What is minimised in that step; of a network that is `aligned` already, without CTC."""
+        settled = 1.0 if aligned else min(1.0, step / _SETTLED_AFTER)
+        parts = [(_TEXT, self.text), (_GUIDANCE, self.guidance)]
+        if not aligned:
+            parts += [(_WHOLE_CTC, self.ctc), (_WORD_CTC, self.word_ctc)]
         weighed = [(a + (b - a) * settled) * part for (a, b), part in parts]
         return torch.stack(weighed).sum()
 

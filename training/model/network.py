@@ -6,14 +6,18 @@ projections; here every projection stands by itself, as it is exported and as Mu
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, cast
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from engine.model.dims import ModelDims
 from training.data.targets import BLANK
+from training.errors import RecipeError
 
 GUIDED_HEADS: Final = 2
 _DROPOUT: Final = 0.1
@@ -27,6 +31,7 @@ _CONV_GAIN: Final = 2.5
 # The blank is what CTC says most of the time.
 _BLANK_BIAS: Final = 3.0
 _CTC_HEAD: Final = "ctc."
+_EXPORTED: Final = "model."  # before every name, as `transformers` has them
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +218,24 @@ def sinusoids(length: int, width: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
+def load_exported(network: TrainableWhisper, directory: Path) -> None:
+    """Take the weights of an exported checkpoint; the head for CTC stays as it is.
+
+    Raises RecipeError where there are none, or of another model.
+    """
+    path = directory / "model.safetensors"
+    try:
+        saved = load_file(path)
+    except (OSError, SafetensorError) as exc:
+        raise RecipeError(f"{path}: expected an exported checkpoint: {exc}") from exc
+    wanted = exported_weights(network.state_dict())
+    shapes = {name: weights.shape for name, weights in wanted.items()}
+    if {name: weights.shape for name, weights in saved.items()} != shapes:
+        raise RecipeError(f"{path}: expected a checkpoint of {network.dims}, found another")
+    taken = {name.removeprefix(_EXPORTED): weights.float() for name, weights in saved.items()}
+    network.load_state_dict(taken, strict=False)
+
+
 def exported_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Without the head that only training needs, under the names of `transformers`."""
-    return {f"model.{k}": v for k, v in weights.items() if not k.startswith(_CTC_HEAD)}
+    return {f"{_EXPORTED}{k}": v for k, v in weights.items() if not k.startswith(_CTC_HEAD)}

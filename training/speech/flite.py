@@ -47,6 +47,16 @@ _SIGNATURES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
 }
 
 
+def lacking() -> str | None:
+    """Why flite cannot be had here; None where it can."""
+    try:
+        for name in LIBRARIES:
+            _load(name)
+    except OSError as exc:
+        return str(exc)
+    return None
+
+
 class Flite:
     """flite and its voices in this process. Touched only by its owner."""
 

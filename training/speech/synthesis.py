@@ -17,6 +17,7 @@ from engine.audio.units import SAMPLE_RATE
 from training.errors import RecipeError
 from training.human import COLUMNS
 from training.progress import progress_bar
+from training.speech import flite
 from training.speech.clip import Clip, trimmed
 from training.speech.espeak import Espeak
 from training.speech.festival import Festival
@@ -56,15 +57,18 @@ class ShardJob:
 
 def installed_engines() -> tuple[str, ...]:
     """The synthesisers of this machine; what lacks is said in the log."""
-    found = {
-        "espeak": find_library("espeak-ng") or importlib.util.find_spec("espeakng_loader"),
-        "flite": find_library("flite"),
-        "festival": shutil.which("festival"),
+    has_espeak = find_library("espeak-ng") or importlib.util.find_spec("espeakng_loader")
+    lacking = {
+        "espeak": None if has_espeak else "no library",
+        "flite": flite.lacking(),
+        "festival": None if shutil.which("festival") else "no such command",
     }
-    for engine, where in found.items():
-        if not where:
-            logger.warning("%s is not installed: its voices are missing", _PACKAGES[engine])
-    return tuple(engine for engine, where in found.items() if where)
+    for engine, why in lacking.items():
+        if why:
+            logger.warning(
+                "%s is not installed: its voices are missing (%s)", _PACKAGES[engine], why
+            )
+    return tuple(engine for engine, why in lacking.items() if not why)
 
 
 def shard_jobs(

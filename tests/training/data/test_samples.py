@@ -114,7 +114,7 @@ def test_single_words_of_one_voice_are_heard_as_strings_with_their_places() -> N
     drawing.know(DIGITS)
     samples = [drawing.draw() for _ in range(2000)]
     strings = [s for s in samples if any(p.source in DIGITS for p in s.pieces)]
-    assert 30 < len(strings) < 100
+    assert 70 < len(strings) < 180
     assert {len(sample.pieces) for sample in strings} == set(range(1, 9))
     for sample in strings:
         (speech,) = sample.speech

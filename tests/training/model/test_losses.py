@@ -99,6 +99,8 @@ def test_text_counts_more_the_longer_training_goes_on(tmp_path: Path) -> None:
     alignment = Losses(0 * one, one, one, one, one)
     assert text.total(0) < text.total(10_000)
     assert alignment.total(0) > alignment.total(10_000)
+    assert text.total(0, aligned=True) == text.total(10_000)
+    assert alignment.total(0, aligned=True) < alignment.total(10_000)
 
 
 def test_gradients_of_a_whole_batch_are_finite(tmp_path: Path) -> None:

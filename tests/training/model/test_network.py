@@ -1,9 +1,20 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
 import torch
+from safetensors.torch import save_file
 
 from engine.model.checkpoint import expected_shapes
 from tests.support.recipe import tiny_dims
 from training.data.targets import BLANK
-from training.model.network import TrainableWhisper, exported_weights, sinusoids
+from training.errors import RecipeError
+from training.model.network import (
+    TrainableWhisper,
+    exported_weights,
+    load_exported,
+    sinusoids,
+)
 
 DIMS = tiny_dims(60)
 
@@ -49,3 +60,23 @@ def test_positions_are_whispers_and_never_trained() -> None:
     assert not positions.requires_grad
     assert torch.equal(positions, sinusoids(1500, 32))
     assert positions[0].tolist() == [0.0] * 16 + [1.0] * 16
+
+
+def test_a_run_can_begin_from_what_was_exported(tmp_path: Path) -> None:
+    trained, begun = TrainableWhisper(DIMS), TrainableWhisper(DIMS)
+    halves = {k: v.half().contiguous() for k, v in exported_weights(trained.state_dict()).items()}
+    save_file(halves, tmp_path / "model.safetensors")
+    head = begun.ctc.weight.detach().clone()
+    load_exported(begun, tmp_path)
+    assert torch.equal(begun.ctc.weight, head)
+    for name, weights in exported_weights(begun.state_dict()).items():
+        assert torch.equal(weights, halves[name].float())
+
+
+def test_a_run_cannot_begin_from_another_model_or_from_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="expected an exported checkpoint"):
+        load_exported(TrainableWhisper(DIMS), tmp_path)
+    save_file(exported_weights(TrainableWhisper(DIMS).state_dict()), tmp_path / "model.safetensors")
+    other = TrainableWhisper(replace(DIMS, n_vocab=61))
+    with pytest.raises(RecipeError, match="found another"):
+        load_exported(other, tmp_path)
