@@ -130,5 +130,5 @@ class EngineConfig:
             self,
             partial_context=partial_context,
             max_batch=self.max_batch or (256 if on_gpu else 64),
-            encode_slice_ms=self.encode_slice_ms or (5.0 if on_gpu else 80.0),
+            encode_slice_ms=self.encode_slice_ms or (20.0 if on_gpu else 80.0),
         )

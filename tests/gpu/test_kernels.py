@@ -67,6 +67,13 @@ class Cache:
         stored, scales = quantise_plain(vectors)
         return cls(stored.transpose(1, 2), scales.transpose(1, 2))
 
+    def another(self) -> "Cache":
+        """With what every slot holds in the next one; CUDA moves no float8, but its bytes."""
+        if self.scales is None:
+            return Cache(self.stored.roll(1, 0), None)
+        moved = self.stored.view(torch.uint8).roll(1, 0).view(FLOAT8)
+        return Cache(moved, self.scales.roll(1, 0))
+
     def of(self, slots: Tensor, most: int) -> Tensor:
         """The first positions of some slots [rows, most, heads, head_dim] float64."""
         if self.scales is None:
@@ -147,7 +154,7 @@ def test_windows_are_attended_to_by_slot(
 ) -> None:
     query, _, _ = random_query(rows, width, dtype, device)
     keys = Cache.random(SLOTS, MAX_WINDOW_POSITIONS, kind, device)
-    values = Cache(keys.stored.roll(1, 0), None if keys.scales is None else keys.scales.roll(1, 0))
+    values = keys.another()
     slots = row_slots(rows, SLOTS, device)
     seen = torch.linspace(1500, 1, rows, device=device).long()
     attended = slot_attention(

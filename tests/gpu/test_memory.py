@@ -31,7 +31,7 @@ from engine.runtime.device_runner import DeviceRunner
 from engine.runtime.launched import Joined
 from engine.scheduling.slots import SlotHandle
 from engine.scheduling.steps import EncodeResult, EncodeRow, EncodeStep
-from tests.gpu.building import EAGER, EMBEDDED, ON_GPU, TRIMMED, engine_on, runner_of
+from tests.gpu.building import EAGER, EMBEDDED, ON_GPU, TRIMMED, Audio, engine_on, runner_of
 from tests.support.engines import Driver, babble, decode_together, tokens_of
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(240)]
@@ -174,7 +174,9 @@ def scarce_engine(device: torch.device, attention: Attention) -> Engine:
     return engine_on(device, EMBEDDED, config)
 
 
-def test_a_step_that_does_not_fit_is_done_in_halves(device: torch.device) -> None:
+def test_a_step_that_does_not_fit_is_done_in_halves(
+    device: torch.device, speech: tuple[Audio, ...]
+) -> None:
     engine = scarce_engine(device, "triton")
     runner = runner_of(engine)
     runner.launch(encodes(1)).result()  # kernels and workspaces
@@ -186,7 +188,7 @@ def test_a_step_that_does_not_fit_is_done_in_halves(device: torch.device) -> Non
         assert isinstance(pending, Joined)
         assert pending.result() == EncodeResult(tuple(row.slot for row in encodes(4).rows))
         found = cross_keys(runner)
-        finals = decode_together(engine, [babble(1.0, seed=1)], TRIMMED)
+        finals = decode_together(engine, [speech[0]], TRIMMED)
     torch.testing.assert_close(found, known, rtol=1e-3, atol=1e-3)
     assert tokens_of(finals[0])
 
