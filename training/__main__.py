@@ -151,15 +151,20 @@ def _export(args: argparse.Namespace) -> Report:
         human_origins=hours_by_origin(map(read_manifest, args.human)),
         human_weights=_weights(args),
         device=args.trained_on,
+        base=args.base,
     )
-    measurements = None
-    if args.measurements is not None:
-        measurements = _read_measurements(args.measurements)
+    documents = [_read_measurements(path) for path in args.measurements]
+    measurements: Report = {
+        part: [row for document in documents for row in document.get(part) or ()]
+        for part in ("rows", "invented")
+    }
     target = export_run(
         args.work / "run",
         args.work / "tokenizer",
         args.work / "export",
-        traits=Traits(args.max_window_s, args.carries_text, args.timestamps),
+        traits=Traits(
+            args.max_window_s, args.carries_text, args.timestamps, args.incremental_partials
+        ),
         facts=facts,
         measurements=measurements,
     )

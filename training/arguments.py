@@ -124,15 +124,19 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", default="starling-en", help="(%(default)s)")
-    parser.add_argument("--measurements", type=Path, help="JSON of `starling bench wer`")
+    parser.add_argument(
+        "--measurements", type=Path, nargs="*", default=[], help="JSON of `starling bench wer`"
+    )
     parser.add_argument(
         "--human", type=Path, nargs="*", default=[], help="the manifests that were trained on"
     )
     _add_human_weight(parser)
+    parser.add_argument("--base", type=Path, help="the checkpoint that the run began from")
     parser.add_argument("--trained-on", default="a CPU", help="the device, in words (%(default)s)")
     parser.add_argument("--max-window-s", type=int, default=Traits().max_window_s)
     parser.add_argument("--carries-text", action="store_true")
     parser.add_argument("--timestamps", action="store_true")
+    parser.add_argument("--incremental-partials", action="store_true")
 
 
 def _add_pack(parser: argparse.ArgumentParser) -> None:

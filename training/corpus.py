@@ -51,8 +51,14 @@ class Sources:
     weights: tuple[int, ...] = ()
 
     def weight_of(self, decoded: Path) -> int:
-        """Of the recordings in one decoded file, whose name begins with the manifest's number."""
-        return self.weights[int(decoded.name.partition("-")[0])] if self.weights else 1
+        """Of the recordings in one decoded file, whose name begins with the manifest's number.
+
+        0 of a manifest that was given to an earlier run and is not any more.
+        """
+        number = int(decoded.name.partition("-")[0])
+        if number >= len(self.manifests):
+            return 0
+        return self.weights[number] if self.weights else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +123,8 @@ def find_utterances(
     for lines in sorted((sources.decoded / HUMAN).glob("*.jsonl")):
         if (raw := lines.with_suffix(f".{RAW}")) in known:
             continue
-        weight = sources.weight_of(raw)
-        human += (Located(raw, utterance, weight) for utterance in read_utterances(lines))
+        if weight := sources.weight_of(raw):
+            human += (Located(raw, utterance, weight) for utterance in read_utterances(lines))
     return synthetic, human
 
 

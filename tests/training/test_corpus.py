@@ -82,3 +82,8 @@ def test_what_is_known_is_not_read_again_and_every_manifest_has_its_weight(
     later, nobody = find_utterances(weighed, known)
     assert nobody == []
     assert {located.audio for located in later} == {s.audio for s in synthetic} - known
+
+
+def test_what_was_decoded_for_a_manifest_that_is_not_given_is_not_heard(sources: Sources) -> None:
+    decode(sources, processes=0)
+    assert find_utterances(replace(sources, manifests=()))[1] == []

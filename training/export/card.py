@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
+from training.errors import RecipeError
 from training.model.state import RunState
 
+# What a run that begins from a checkpoint adds to.
+_ADDED_UP: Final = frozenset({"synthetic speech", "human speech", "trained"})
 # Columns of the bench's rows that the card shows.
 _WORD_ERRORS: Final = "WER %"
 _RECORDING_COLUMNS: Final = (
@@ -19,7 +23,7 @@ class CardFacts:
     """What only whoever trained it knows.
 
     `synthetic_hours` is hours by synthesiser, `human_origins` by (source, licence); both of
-    distinct audio.
+    distinct audio. `base` is the exported checkpoint that the run began from.
     """
 
     name: str
@@ -28,13 +32,14 @@ class CardFacts:
     human_origins: Mapping[tuple[str, str], float]
     human_weights: tuple[int, ...]
     device: str
+    base: Path | None = None
 
 
 def model_card(
     facts: CardFacts,
     state: RunState,
     num_parameters: int,
-    measurements: Mapping[str, Any] | None,
+    measurements: Mapping[str, Any],
 ) -> str:
     """The card in Markdown. Without measurements it says that there are none."""
     dims = state.dims
@@ -64,7 +69,13 @@ def model_card(
             f"{state.seconds_heard / 3600:.1f} h heard, augmented",
         ),
     ]
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    before = {} if facts.base is None else _rows_of(facts.base)
+    table = "\n".join(
+        f"| {name} | first: {before[name]}; then: {value} |"
+        if name in before and name in _ADDED_UP
+        else f"| {name} | {value} |"
+        for name, value in rows
+    )
     return (
         f"# {facts.name}\n\n"
         f"A {num_parameters / 1e6:.1f} million parameter English speech recognition checkpoint of "
@@ -74,6 +85,17 @@ def model_card(
         f"| | |\n| --- | --- |\n{table}\n\n"
         f"{_measured(measurements)}"
     )
+
+
+def _rows_of(checkpoint: Path) -> dict[str, str]:
+    """The first table of its card. Raises RecipeError."""
+    path = checkpoint / "README.md"
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except OSError as exc:
+        raise RecipeError(f"{path}: expected the card of the checkpoint begun from: {exc}") from exc
+    cells = (line.strip("| ").split(" | ") for line in lines if line.startswith("| "))
+    return {row[0]: row[1] for row in cells if len(row) == 2}
 
 
 def _longest_first(facts: CardFacts) -> list[tuple[str, float]]:
@@ -89,14 +111,13 @@ def _origins(facts: CardFacts) -> str:
     return f"{'; '.join(listed)}; heard {weights} times as often as synthetic speech"
 
 
-def _measured(measurements: Mapping[str, Any] | None) -> str:
+def _measured(measurements: Mapping[str, Any]) -> str:
     """Tables of what `starling bench wer` wrote: word errors, and words where nobody speaks."""
-    document = measurements or {}
-    rows = [row for row in document.get("rows", ()) if _WORD_ERRORS in row]
-    silent = [row for row in document.get("rows", ()) if _WORD_ERRORS not in row]
+    rows = [row for row in measurements.get("rows", ()) if _WORD_ERRORS in row]
+    silent = [row for row in measurements.get("rows", ()) if _WORD_ERRORS not in row]
     tables = [
         *_table(rows, _RECORDING_COLUMNS),
-        *_table([*document.get("invented", ()), *silent], _SOUND_COLUMNS),
+        *_table([*measurements.get("invented", ()), *silent], _SOUND_COLUMNS),
     ]
     if not tables:
         return "Nothing has been measured on it yet.\n"

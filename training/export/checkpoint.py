@@ -40,6 +40,7 @@ class Traits:
     max_window_s: int = 28
     carries_text: bool = False
     timestamps: bool = False
+    incremental_partials: bool = False
 
 
 def export_run(
@@ -49,11 +50,12 @@ def export_run(
     *,
     traits: Traits,
     facts: CardFacts,
-    measurements: Mapping[str, Any] | None,
+    measurements: Mapping[str, Any],
 ) -> Path:
     """Write the averaged weights of `run` and everything a runtime asks for to `target`.
 
-    `measurements` is the JSON of `starling bench wer`, or nothing. Raises RecipeError.
+    `measurements` has `rows` and `invented` as the JSON of `starling bench wer` has them. Raises
+    RecipeError.
     """
     state = load_state(run, torch.device("cpu"))
     if state is None:

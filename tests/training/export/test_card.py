@@ -1,6 +1,10 @@
 from dataclasses import replace
+from pathlib import Path
+
+import pytest
 
 from tests.training.model.test_state import STATE
+from training.errors import RecipeError
 from training.export.card import CardFacts, model_card
 
 FACTS = CardFacts(
@@ -14,7 +18,7 @@ FACTS = CardFacts(
 
 
 def test_the_card_names_sources_licences_time_and_purpose() -> None:
-    card = model_card(FACTS, STATE, 9_400_000, None)
+    card = model_card(FACTS, STATE, 9_400_000, {})
     assert card.startswith("# starling-en-test\n")
     for fact in (
         "9.4 million",
@@ -30,7 +34,7 @@ def test_the_card_names_sources_licences_time_and_purpose() -> None:
 
 
 def test_without_human_speech_it_says_none() -> None:
-    card = model_card(replace(FACTS, human_origins={}), STATE, 1_000, None)
+    card = model_card(replace(FACTS, human_origins={}), STATE, 1_000, {})
     assert "| human speech | none |" in card
 
 
@@ -43,3 +47,15 @@ def test_what_the_bench_wrote_becomes_tables() -> None:
     assert "| offline, whole | as is | seen voices | 300 | 1,502 | 13.8 | 5.0 |  |" in card
     assert "| offline, speech | silence | 10.0 | 0 |" in card
     assert model_card(FACTS, STATE, 1_000, {"rows": [silence]}).count("silence") == 1
+
+
+def test_a_run_that_began_from_a_checkpoint_adds_to_its_card(tmp_path: Path) -> None:
+    first = model_card(replace(FACTS, device="a CPU"), STATE, 1_000, {})
+    (tmp_path / "README.md").write_text(first)
+    card = model_card(replace(FACTS, base=tmp_path, human_origins={}), STATE, 1_000, {})
+    assert "| human speech | first: LibriSpeech (5.4 h, CC BY 4.0); VCTK" in card
+    assert "; then: none |" in card
+    assert card.count("12 steps") == 2
+    assert card.count("| language |") == 1
+    with pytest.raises(RecipeError, match="expected the card"):
+        model_card(replace(FACTS, base=tmp_path / "nowhere"), STATE, 1_000, {})

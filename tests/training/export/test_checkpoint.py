@@ -34,7 +34,7 @@ def export(directory: Path, traits: Traits | None = None) -> Path:
         directory / "export",
         traits=traits or Traits(),
         facts=FACTS,
-        measurements=None,
+        measurements={},
     )
 
 
@@ -48,7 +48,8 @@ def test_the_engine_loads_the_averaged_weights_in_half_precision(
 
 
 def test_traits_and_settings_are_read_as_they_were_meant(tmp_path: Path, run: RunState) -> None:
-    checkpoint = load_checkpoint(export(tmp_path, Traits(20, carries_text=True, timestamps=True)))
+    meant = Traits(20, carries_text=True, timestamps=True, incremental_partials=True)
+    checkpoint = load_checkpoint(export(tmp_path, meant))
     traits, generation = checkpoint.traits, checkpoint.generation
     assert (traits.trimmed_context, traits.max_window) == (True, 20 * 16_000)
     assert (traits.carries_text, traits.timestamps) == (True, True)
