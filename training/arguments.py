@@ -80,7 +80,9 @@ def _add_text(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_speech(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--engines", nargs="+", help="of espeak, flite, festival; all installed")
+    parser.add_argument(
+        "--engines", nargs="+", help="of espeak, flite, festival, kokoro; those for this machine"
+    )
     parser.add_argument("--processes", type=int, default=default_processes(), help="(%(default)s)")
     parser.add_argument(
         "--rounds", type=int, default=1, help="how often each sentence is spoken (%(default)s)"

@@ -17,11 +17,12 @@ from engine.audio.units import SAMPLE_RATE
 from training.errors import RecipeError
 from training.human import COLUMNS
 from training.progress import progress_bar
-from training.speech import flite
+from training.speech import flite, kokoro
 from training.speech.clip import Clip, trimmed
 from training.speech.espeak import Espeak
 from training.speech.festival import Festival
 from training.speech.flite import Flite
+from training.speech.kokoro import Kokoro
 from training.speech.shards import write_shard
 from training.speech.voices import Synthesiser, draw_voice
 from training.text.collection import HELD_OUT_FILE, SENTENCES_FILE, read_sentences
@@ -39,8 +40,14 @@ _ENGINES: Final[Mapping[str, Callable[[], Synthesiser]]] = {
     "espeak": Espeak,
     "flite": Flite,
     "festival": Festival,
+    "kokoro": Kokoro,
 }
-_PACKAGES: Final = {"espeak": "espeak-ng", "flite": "flite", "festival": "festival"}
+_PACKAGES: Final = {
+    "espeak": "espeak-ng",
+    "flite": "flite",
+    "festival": "festival",
+    "kokoro": "kokoro",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +63,17 @@ class ShardJob:
 
 
 def installed_engines() -> tuple[str, ...]:
-    """The synthesisers of this machine; what lacks is said in the log."""
+    """The synthesisers for this machine; what lacks is said in the log, with the reason."""
     has_espeak = find_library("espeak-ng") or importlib.util.find_spec("espeakng_loader")
     lacking = {
         "espeak": None if has_espeak else "no library",
         "flite": flite.lacking(),
         "festival": None if shutil.which("festival") else "no such command",
+        "kokoro": kokoro.lacking(),
     }
     for engine, why in lacking.items():
         if why:
-            logger.warning(
-                "%s is not installed: its voices are missing (%s)", _PACKAGES[engine], why
-            )
+            logger.warning("%s: its voices are missing (%s)", _PACKAGES[engine], why)
     return tuple(engine for engine, why in lacking.items() if not why)
 
 
@@ -122,7 +128,9 @@ def synthesise(
     `limit` takes the first sentences only. Shards that are there are not made again.
     """
     if not engines:
-        raise RecipeError("expected espeak-ng, flite or festival to be installed, found none")
+        raise RecipeError(
+            "expected espeak-ng, flite, festival or kokoro to be installed, found none"
+        )
     texts = [sentence.text for sentence in read_sentences(text_directory / SENTENCES_FILE)]
     jobs = shard_jobs(directory, texts[:limit], engines, rounds=rounds, fmt=fmt)
     left = [job for job in jobs if not job.stem.with_suffix(".jsonl").is_file()]

@@ -52,23 +52,34 @@ VARIANTS: Final = (
 HELD_OUT_VARIANTS: Final = ("f5", "m6", "linda", "travis")
 FLITE_VOICES: Final = ("slt", "rms", "awb", "kal16")
 FESTIVAL_VOICES: Final = ("kal_diphone",)
+# By accent (American, British) and sex: every English voice but those that are held out.
+KOKORO_VOICES: Final = (
+    *("af_alloy", "af_aoede", "af_bella", "af_heart", "af_jessica", "af_kore", "af_nicole"),
+    *("af_nova", "af_river", "af_sarah", "af_sky", "am_adam", "am_echo", "am_eric", "am_fenrir"),
+    *("am_liam", "am_michael", "am_puck", "am_santa", "bf_alice", "bf_emma", "bf_isabella"),
+    *("bm_daniel", "bm_fable", "bm_george", "bm_lewis"),
+)
+HELD_OUT_KOKORO_VOICES: Final = ("bf_lily", "am_onyx")
 
-# How often each engine is drawn where it is installed: flite's recorded voices are the most
-# human, espeak-ng has the most speakers, festival's one voice is rough and slow to make.
-_WEIGHTS: Final[Mapping[str, int]] = {"espeak": 30, "flite": 65, "festival": 2}
+# How often each engine is drawn where it is installed: Kokoro's voices are nearest to people and
+# are half of what is spoken; of the others flite's recorded voices are the most human, espeak-ng
+# has the most speakers, festival's one voice is rough and slow to make.
+_WEIGHTS: Final[Mapping[str, int]] = {"espeak": 30, "flite": 65, "festival": 2, "kokoro": 97}
 
 
 def draw_voice(rng: Random, engines: Sequence[str], *, held_out: bool = False) -> Voice:
     """A voice with a rate and a pitch; with `held_out` one that training never hears.
 
-    Held out are some variants of espeak-ng and, where it is not installed, voices slower than
-    any in training.
+    Held out are some variants of espeak-ng and, as often, two voices of Kokoro; where neither is
+    installed, voices slower than any in training.
     """
     known = [engine for engine in engines if engine in _WEIGHTS]
     if not known:
         raise RecipeError(
             f"expected one of {', '.join(_WEIGHTS)} to be installed, found {', '.join(engines)}"
         )
+    if held_out and "kokoro" in known and ("espeak" not in known or rng.random() < 0.5):
+        return Voice("kokoro", rng.choice(HELD_OUT_KOKORO_VOICES), rng.uniform(0.8, 1.2))
     if held_out and "espeak" in known:
         name = f"{rng.choice(ACCENTS)}+{rng.choice(HELD_OUT_VARIANTS)}"
         return Voice("espeak", name, rng.uniform(0.8, 1.2), rng.uniform(0.8, 1.2))
@@ -82,5 +93,9 @@ def draw_voice(rng: Random, engines: Sequence[str], *, held_out: bool = False) -
             return Voice(engine, name, rate, pitch, rng.uniform(0.6, 1.5))
         case "flite":
             return Voice(engine, rng.choice(FLITE_VOICES), rate, pitch)
+        case "kokoro":
+            # One voice or a blend of two.
+            names = rng.sample(KOKORO_VOICES, rng.choice((1, 2)))
+            return Voice(engine, "+".join(names), rate)
         case _:
             return Voice(engine, rng.choice(FESTIVAL_VOICES), rate)

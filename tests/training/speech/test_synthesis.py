@@ -1,4 +1,5 @@
 import csv
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,24 @@ def test_processes_speak_what_is_not_there_yet(tmp_path: Path, text: Path) -> No
     written = lines.stat().st_mtime_ns
     assert synthesise(text, tmp_path, engines=("espeak",), processes=1) == 0
     assert lines.stat().st_mtime_ns == written
+
+
+def test_what_lacks_is_said_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "kokoro", None)
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert not {"festival", "kokoro"} & set(installed_engines())
+    assert "festival: its voices are missing (no such command)" in caplog.text
+    assert "kokoro: its voices are missing (no such package)" in caplog.text
+
+
+def test_an_engine_that_is_asked_for_by_name_must_be_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "kokoro", None)
+    with pytest.raises(RecipeError, match="kokoro: expected the package"):
+        start_engines(["kokoro"])
 
 
 def test_without_a_synthesiser_nothing_can_be_spoken(tmp_path: Path, text: Path) -> None:
