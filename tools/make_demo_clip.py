@@ -1,20 +1,15 @@
-"""Make the spoken clips of the repository: `python tools/make_demo_clip.py [FOLDER]`.
+"""Make the spoken clips of the repository: `python -m tools.make_demo_clip [FOLDER]`.
 
-Needs flite with its CMU voices (Debian: `apt install flite`); the clips are committed, so only
-changing them needs it. Each sentence is spoken by
-
-    flite -voice VOICE --setf duration_stretch=STRETCH -t SENTENCE -o FILE.wav
-
-then trimmed of its silence, joined with the next at an exact pause, scaled to one peak and written
-as 16 kHz mono FLAC beside its transcript. The same flite gives the same samples.
+Needs the package `kokoro` (`pip install kokoro`; Kokoro-82M and its voices, Apache-2.0, fetched
+once); the clips are committed, so only changing them needs it. Each sentence is spoken by itself,
+trimmed of its silence, joined with the next at an exact pause, scaled to one peak and written as
+16 kHz mono FLAC beside its transcript. The committed clips were made with the model's weights in
+8 bits; in full precision it speaks the same with other samples.
 
 The sentences are ones that the embedded model, which was trained on these voices, gets right.
 """
 
-import subprocess
 import sys
-import tempfile
-import wave
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,6 +17,9 @@ from typing import Final
 import av
 import numpy as np
 from numpy.typing import NDArray
+
+from training.speech.kokoro import Kokoro
+from training.speech.voices import Voice
 
 SAMPLE_RATE: Final = 16_000
 PEAK: Final = 0.6
@@ -36,7 +34,6 @@ class Clip:
 
     path: str
     voice: str
-    stretch: float
     pause_ms: int  # between the end of a sentence's speech and the next one's beginning
     around_ms: int  # before the first sentence and after the last
     sentences: tuple[str, ...]
@@ -44,8 +41,7 @@ class Clip:
 
 DEMO = Clip(
     "clients/demo/demo.flac",
-    voice="slt",
-    stretch=1.1,
+    voice="af_heart",
     pause_ms=700,
     around_ms=600,
     sentences=(
@@ -53,7 +49,7 @@ DEMO = Clip(
         "My name is Starling, and I can hear you.",
         "Please speak into the microphone.",
         "Many people can speak at the same time.",
-        "When you stop, the sentence is finished.",
+        "When you stop, your sentence is complete.",
         "It works on a small computer and on a big one.",
         "Your voice stays on your own computer.",
         "Now try it with your own voice.",
@@ -62,16 +58,14 @@ DEMO = Clip(
 )
 TWO_SENTENCES = Clip(
     "tests/fixtures/audio/two_sentences.flac",
-    voice="slt",
-    stretch=1.0,
+    voice="am_michael",
     pause_ms=800,
     around_ms=400,
     sentences=("It's a beautiful day for a long walk.", "The next train leaves in ten minutes."),
 )
 MONOLOGUE = Clip(
     "tests/fixtures/audio/monologue.flac",
-    voice="rms",
-    stretch=1.0,
+    voice="am_michael",
     pause_ms=2 * MARGIN_MS,
     around_ms=400,
     sentences=(
@@ -112,19 +106,10 @@ MONOLOGUE = Clip(
 )
 
 
-def speak(sentence: str, voice: str, stretch: float) -> NDArray[np.float32]:
-    """One sentence as flite says it, cut to its speech and a margin on both sides."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "sentence.wav")
-        command = ["flite", "-voice", voice, "--setf", f"duration_stretch={stretch}"]
-        subprocess.run([*command, "-t", sentence, "-o", str(path)], check=True)
-        with wave.open(str(path)) as file:
-            if file.getframerate() != SAMPLE_RATE:
-                raise SystemExit(
-                    f"flite -voice {voice}: got {file.getframerate()} Hz, accepted: 16000 Hz voices"
-                )
-            pcm = file.readframes(file.getnframes())
-    samples = np.frombuffer(pcm, "<i2").astype(np.float32) / np.float32(2**15)
+def speak(kokoro: Kokoro, sentence: str, voice: str) -> NDArray[np.float32]:
+    """One sentence, cut to its speech and a margin on both sides."""
+    spoken = kokoro.speak(sentence, Voice("kokoro", voice)).samples
+    samples = spoken.astype(np.float32) / np.float32(2**15)
     block, margin = SAMPLE_RATE // 100, MARGIN_MS * SAMPLE_RATE // 1000
     blocks = samples[: len(samples) // block * block].reshape(-1, block)
     loudness = np.sqrt(np.square(blocks).mean(axis=1))
@@ -132,13 +117,13 @@ def speak(sentence: str, voice: str, stretch: float) -> NDArray[np.float32]:
     return samples[max(0, loud[0] * block - margin) : (loud[-1] + 1) * block + margin]
 
 
-def render(clip: Clip) -> NDArray[np.int16]:
+def render(kokoro: Kokoro, clip: Clip) -> NDArray[np.int16]:
     """All sentences of a clip with their pauses, 16-bit."""
     around = np.zeros(clip.around_ms * SAMPLE_RATE // 1000, np.float32)
     pause = np.zeros((clip.pause_ms - 2 * MARGIN_MS) * SAMPLE_RATE // 1000, np.float32)
     parts = [around]
     for sentence in clip.sentences:
-        parts += [speak(sentence, clip.voice, clip.stretch), pause]
+        parts += [speak(kokoro, sentence, clip.voice), pause]
     samples = np.concatenate([*parts[:-1], around])
     scale = PEAK / np.abs(samples).max() * (2 ** (BITS - 1) - 1)
     pcm: NDArray[np.int16] = (np.round(samples * scale) * 2 ** (16 - BITS)).astype(np.int16)
@@ -157,10 +142,11 @@ def write_flac(path: Path, samples: NDArray[np.int16]) -> None:
 def main() -> None:
     """Write every clip below the folder given, or the current one."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
+    kokoro = Kokoro()
     for clip in (DEMO, TWO_SENTENCES, MONOLOGUE):
         path = folder / clip.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_flac(path, render(clip))
+        write_flac(path, render(kokoro, clip))
         path.with_suffix(".txt").write_text("\n".join(clip.sentences) + "\n")
 
 

@@ -167,6 +167,7 @@ def _export(args: argparse.Namespace) -> Report:
         ),
         facts=facts,
         measurements=measurements,
+        others=args.mean_with,
     )
     return {"checkpoint": str(target)}
 

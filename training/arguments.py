@@ -134,6 +134,9 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     )
     _add_human_weight(parser)
     parser.add_argument("--base", type=Path, help="the checkpoint that the run began from")
+    parser.add_argument(
+        "--mean-with", type=Path, nargs="*", default=[], help="exports of other points of the run"
+    )
     parser.add_argument("--trained-on", default="a CPU", help="the device, in words (%(default)s)")
     parser.add_argument("--max-window-s", type=int, default=Traits().max_window_s)
     parser.add_argument("--carries-text", action="store_true")

@@ -52,7 +52,7 @@ def test_three_sessions_are_measured_printed_saved_and_reported(
     assert (level["retractions"], level["missing_finals"]) == (0, 0)
     assert level["latency"]["final_s"]["count"] > 0
     assert (found["model"], found["capacity"]) == ("memory", None)
-    assert found["clips"] == {"folder": None, "count": 1, "seconds": pytest.approx(28.29)}
+    assert found["clips"] == {"folder": None, "count": 1, "seconds": pytest.approx(23.61)}
     assert "end of speech → final" in "\n".join(tables)
     page = report.read_text()
     assert page.startswith("<!doctype html>")

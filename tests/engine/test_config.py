@@ -51,7 +51,7 @@ def test_a_partial_never_needs_more_than_the_window_before_it() -> None:
 def test_what_depends_on_the_device_is_chosen_for_it_and_what_was_asked_for_stays() -> None:
     on_cpu, on_gpu = EngineConfig().resolve("cpu"), EngineConfig().resolve("cuda")
     assert (on_cpu.max_batch, on_cpu.encode_slice_ms) == (64, 80.0)
-    assert (on_gpu.max_batch, on_gpu.encode_slice_ms) == (256, 5.0)
+    assert (on_gpu.max_batch, on_gpu.encode_slice_ms) == (256, 20.0)
     asked = EngineConfig(max_batch=3, encode_slice_ms=7.0, partial_context="trimmed")
     assert asked.resolve("cuda") == asked
 

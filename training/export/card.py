@@ -40,8 +40,12 @@ def model_card(
     state: RunState,
     num_parameters: int,
     measurements: Mapping[str, Any],
+    num_averaged: int = 1,
 ) -> str:
-    """The card in Markdown. Without measurements it says that there are none."""
+    """The card in Markdown. Without measurements it says that there are none.
+
+    `num_averaged` checkpoints went into the weights.
+    """
     dims = state.dims
     human_hours = sum(facts.human_origins.values())
     rows = [
@@ -66,7 +70,8 @@ def model_card(
         (
             "trained",
             f"{state.step:,} steps in {state.seconds_trained / 60:.0f} minutes on {facts.device}; "
-            f"{state.seconds_heard / 3600:.1f} h heard, augmented",
+            f"{state.seconds_heard / 3600:.1f} h heard, augmented"
+            + (f"; the mean of {num_averaged} points of the run" if num_averaged > 1 else ""),
         ),
     ]
     before = {} if facts.base is None else _rows_of(facts.base)

@@ -6,7 +6,7 @@ it reads.
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +25,7 @@ from engine.model.dims import ModelDims
 from engine.text.tokenizer import Tokenizer
 from training.errors import RecipeError
 from training.export.card import CardFacts, model_card
-from training.model.network import GUIDED_HEADS, exported_weights
+from training.model.network import GUIDED_HEADS, exported_weights, read_exported
 from training.model.state import load_state
 from training.vocabulary import TOKENIZER_FILE, load_tokens
 
@@ -51,9 +51,12 @@ def export_run(
     traits: Traits,
     facts: CardFacts,
     measurements: Mapping[str, Any],
+    others: Sequence[Path] = (),
 ) -> Path:
     """Write the averaged weights of `run` and everything a runtime asks for to `target`.
 
+    `others` are exported checkpoints, of other points of the run or of its like: what is written
+    is the mean of all.
     `measurements` has `rows` and `invented` as the JSON of `starling bench wer` has them. Raises
     RecipeError.
     """
@@ -63,7 +66,11 @@ def export_run(
     tokens = load_tokens(tokenizer)
     target.mkdir(parents=True, exist_ok=True)
     weights = exported_weights(state.average)
-    halves = {name: tensor.half().contiguous() for name, tensor in weights.items()}
+    wholes = [weights, *(read_exported(directory, state.dims) for directory in others)]
+    halves = {
+        name: torch.stack([whole[name].float() for whole in wholes]).mean(dim=0).half()
+        for name in weights
+    }
     model = target / "model.safetensors"
     save_file(halves, model, metadata={"format": "pt"})
     model.chmod(_READABLE)  # safetensors lets its owner alone read it
@@ -73,7 +80,7 @@ def export_run(
     _write(target / "tokenizer_config.json", tokenizer_config())
     shutil.copyfile(tokenizer / TOKENIZER_FILE, target / TOKENIZER_FILE)
     size = sum(tensor.numel() for tensor in halves.values())
-    card = model_card(facts, state, size, measurements)
+    card = model_card(facts, state, size, measurements, len(wholes))
     (target / "README.md").write_text(card, "utf-8")
     return target
 

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from engine.model.checkpoint import expected_shapes
 from engine.model.dims import ModelDims
 from training.data.targets import BLANK
 from training.errors import RecipeError
@@ -223,17 +224,22 @@ def load_exported(network: TrainableWhisper, directory: Path) -> None:
 
     Raises RecipeError where there are none, or of another model.
     """
+    saved = read_exported(directory, network.dims)
+    taken = {name.removeprefix(_EXPORTED): weights.float() for name, weights in saved.items()}
+    network.load_state_dict(taken, strict=False)
+
+
+def read_exported(directory: Path, dims: ModelDims) -> dict[str, Tensor]:
+    """The weights of an exported checkpoint. Raises RecipeError, also where it has other sizes."""
     path = directory / "model.safetensors"
     try:
         saved = load_file(path)
     except (OSError, SafetensorError) as exc:
         raise RecipeError(f"{path}: expected an exported checkpoint: {exc}") from exc
-    wanted = exported_weights(network.state_dict())
-    shapes = {name: weights.shape for name, weights in wanted.items()}
-    if {name: weights.shape for name, weights in saved.items()} != shapes:
-        raise RecipeError(f"{path}: expected a checkpoint of {network.dims}, found another")
-    taken = {name.removeprefix(_EXPORTED): weights.float() for name, weights in saved.items()}
-    network.load_state_dict(taken, strict=False)
+    shapes = {name.removeprefix(_EXPORTED): tuple(w.shape) for name, w in saved.items()}
+    if shapes != dict(expected_shapes(dims)):
+        raise RecipeError(f"{path}: expected a checkpoint of {dims}, found another")
+    return saved
 
 
 def exported_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def run(tmp_path: Path) -> RunState:
     return state
 
 
-def export(directory: Path, traits: Traits | None = None) -> Path:
+def export(directory: Path, traits: Traits | None = None, others: Sequence[Path] = ()) -> Path:
     return export_run(
         directory / "run",
         directory / "tokenizer",
@@ -35,6 +36,7 @@ def export(directory: Path, traits: Traits | None = None) -> Path:
         traits=traits or Traits(),
         facts=FACTS,
         measurements={},
+        others=others,
     )
 
 
@@ -77,3 +79,13 @@ def test_the_files_are_those_that_runtimes_ask_for(tmp_path: Path, run: RunState
 def test_a_run_that_has_not_begun_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="run `train` first"):
         export(tmp_path)
+
+
+def test_several_points_of_a_run_become_their_mean(tmp_path: Path, run: RunState) -> None:
+    first = export(tmp_path).rename(tmp_path / "first")
+    later = {name: torch.full_like(tensor, 0.75) for name, tensor in run.average.items()}
+    save_state(tmp_path / "run", replace(run, average=later))
+    directory = export(tmp_path, others=[first, first, first])
+    weights = load_checkpoint(directory).weights
+    assert all(bool((tensor == 0.375).all()) for tensor in weights.values())
+    assert "the mean of 4 points of the run" in (directory / "README.md").read_text()
