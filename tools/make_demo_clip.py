@@ -58,7 +58,7 @@ DEMO = Clip(
 )
 TWO_SENTENCES = Clip(
     "tests/fixtures/audio/two_sentences.flac",
-    voice="am_michael",
+    voice="bf_emma",
     pause_ms=800,
     around_ms=400,
     sentences=("It's a beautiful day for a long walk.", "The next train leaves in ten minutes."),

@@ -71,7 +71,7 @@ def test_any_division_of_a_stream_into_calls_gives_the_same(net: SileroNet, spee
     for part in np.split(frames, [1, 2, 9, 40, 41]):
         (state,), (probabilities,) = net.advance([state], [part])
         scores.append(probabilities)
-    np.testing.assert_allclose(np.concatenate(scores), net.score(speech)[: len(frames)], atol=1e-5)
+    np.testing.assert_allclose(np.concatenate(scores), net.score(speech)[: len(frames)], atol=1e-6)
 
 
 def test_a_long_recording_is_scored_in_blocks_that_leave_no_seam(net: SileroNet) -> None:
@@ -91,10 +91,8 @@ def test_the_last_frame_of_a_recording_is_completed_with_silence(net: SileroNet)
 def test_speech_scores_high_and_the_pause_between_sentences_low(
     net: SileroNet, speech: Array
 ) -> None:
-    heard = np.flatnonzero(net.score(speech) > 0.5)
-    pauses = np.diff(heard) - 1
-    assert int((pauses >= 10).sum()) == 1  # 320 ms; what lies between words is much shorter
-    assert sorted(pauses)[-2] <= 3
+    heard = (net.score(speech) > 0.5).astype(int)
+    assert int((np.diff(heard) == 1).sum()) == 2
 
 
 def test_another_file_is_refused_by_name(tmp_path: Path) -> None:

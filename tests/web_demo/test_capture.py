@@ -174,7 +174,7 @@ def likeness(
 def test_the_microphone_hands_on_what_it_hears_without_a_gap(page: Page) -> None:
     heard = page.evaluate(RECORD_MICROPHONE, {"seconds": 2.2, "echoCancellation": False})
     alike, late_s = likeness(heard["samples"], heard["sampleRate"], SHORT)
-    assert alike > 0.8  # not 1: automatic gain is on; a block lost in the middle halves it
+    assert alike > 0.9  # not 1: automatic gain is on
     assert abs(late_s) < 0.2  # a device begins when it is opened
     assert 8_000 <= heard["sampleRate"] <= 48_000
     assert "Fake" in heard["label"]
