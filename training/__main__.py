@@ -19,10 +19,9 @@ from training.data.targets import uncertain_tokens
 from training.errors import RecipeError
 from training.export.card import CardFacts
 from training.export.checkpoint import Traits, export_run
-from training.human import hours_by_origin, read_manifest
+from training.human import hours_heard
 from training.model.loop import RunPlan, Trainer
 from training.package import PackPlan, pack
-from training.speech.festival import Festival
 from training.speech.synthesis import (
     SHARDS,
     installed_engines,
@@ -86,13 +85,7 @@ def _speech(args: argparse.Namespace) -> Report:
         limit=args.limit,
         fmt=args.format,
     )
-    started = start_engines(engines)
-    try:
-        manifest = speak_held_out(args.work / "text", target, started)
-    finally:
-        for synthesiser in started.values():
-            if isinstance(synthesiser, Festival):
-                synthesiser.close()
+    manifest = speak_held_out(args.work / "text", target, start_engines(engines))
     return {"hours_made": round(hours, 2), "engines": engines, "held_out": str(manifest)}
 
 
@@ -104,8 +97,9 @@ def _tokenizer(args: argparse.Namespace) -> Report:
 
 def _train(args: argparse.Namespace) -> Report:
     device = resolve_device(args.device)
-    sources = _sources(args)
-    decode(sources, processes=default_processes() if args.workers else 0)
+    sources = _sources(args, _weighed(args))
+    manifests = decode(sources, processes=default_processes() if args.workers else 0)
+    weights = (weight for _, weight in sources.people)
     synthetic, human = find_utterances(sources)
     tokens = load_tokens(args.work / "tokenizer")
     plan = RunPlan(
@@ -116,6 +110,7 @@ def _train(args: argparse.Namespace) -> Report:
         rates=peak_rates(args.muon_rate, args.adamw_rate, device.type),
         seed=args.seed,
         base=args.base,
+        people=hours_heard(zip(manifests, weights, strict=True)),
     )
     trainer = Trainer(
         args.work / "run",
@@ -143,15 +138,11 @@ def _train(args: argparse.Namespace) -> Report:
 
 
 def _export(args: argparse.Namespace) -> Report:
-    synthetic, _ = find_utterances(_sources(args))
+    synthetic, _ = find_utterances(_sources(args, ()))
     facts = CardFacts(
         name=args.name,
         num_sentences=len({located.utterance.text for located in synthetic}),
         synthetic_hours=hours_by_engine(synthetic),
-        human_origins=hours_by_origin(map(read_manifest, args.human)),
-        human_weights=_weights(args),
-        device=args.trained_on,
-        base=args.base,
     )
     documents = [_read_measurements(path) for path in args.measurements]
     measurements: Report = {
@@ -179,20 +170,20 @@ def _pack(args: argparse.Namespace) -> Report:
     return {"target": str(args.target), "megabytes": round(size / 1e6, 1)}
 
 
-def _sources(args: argparse.Namespace) -> Sources:
-    shards, decoded = args.work / "speech" / SHARDS, args.work / "decoded"
-    return Sources(shards, tuple(args.human), decoded, _weights(args))
+def _sources(args: argparse.Namespace, people: tuple[tuple[Path, int], ...]) -> Sources:
+    return Sources(args.work / "speech" / SHARDS, people, args.work / "decoded")
 
 
-def _weights(args: argparse.Namespace) -> tuple[int, ...]:
-    """One for each manifest of human speech. Raises RecipeError."""
+def _weighed(args: argparse.Namespace) -> tuple[tuple[Path, int], ...]:
+    """Each manifest of human speech with its weight. Raises RecipeError."""
     weights, manifests = args.human_weight, args.human
     if len(weights) not in {1, len(manifests)}:
         raise RecipeError(
             f"--human-weight: expected one, or one for each of {len(manifests)} manifests, "
             f"got {len(weights)}"
         )
-    return tuple(weights * len(manifests) if len(weights) == 1 else weights)
+    each = weights * len(manifests) if len(weights) == 1 else weights
+    return tuple(zip(manifests, each, strict=True))
 
 
 def _dims(args: argparse.Namespace, n_vocab: int) -> ModelDims:

@@ -1,4 +1,4 @@
-"""The command line of the recipe: five commands, each with its settings and their defaults."""
+"""The command line of the recipe: its commands, each with its settings and their defaults."""
 
 import argparse
 import os
@@ -75,7 +75,7 @@ def _add_text(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="*",
         default=[],
-        help="manifests that are measured on: no book sentence with six words in a row of theirs",
+        help="manifests that are measured on: no sentence with six words in a row of theirs",
     )
 
 
@@ -111,7 +111,14 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--human", type=Path, nargs="*", default=[], help="manifests of human speech"
     )
-    _add_human_weight(parser)
+    parser.add_argument(
+        "--human-weight",
+        type=int,
+        nargs="+",
+        default=[_HUMAN_WEIGHT],
+        help="how often a recording is heard for one time that a synthetic sentence is; one for "
+        f"all manifests, or one for each ({_HUMAN_WEIGHT})",
+    )
     parser.add_argument(
         "--base", type=Path, help="begin from this exported checkpoint, of the same sizes"
     )
@@ -130,14 +137,8 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         "--measurements", type=Path, nargs="*", default=[], help="JSON of `starling bench wer`"
     )
     parser.add_argument(
-        "--human", type=Path, nargs="*", default=[], help="the manifests that were trained on"
-    )
-    _add_human_weight(parser)
-    parser.add_argument("--base", type=Path, help="the checkpoint that the run began from")
-    parser.add_argument(
         "--mean-with", type=Path, nargs="*", default=[], help="exports of other points of the run"
     )
-    parser.add_argument("--trained-on", default="a CPU", help="the device, in words (%(default)s)")
     parser.add_argument("--max-window-s", type=int, default=Traits().max_window_s)
     parser.add_argument("--carries-text", action="store_true")
     parser.add_argument("--timestamps", action="store_true")
@@ -155,15 +156,4 @@ def _add_pack(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--python", default="3.12", help="the version there (%(default)s)")
     parser.add_argument(
         "--wheels", nargs="*", default=NEEDED, help=f"what that Python lacks ({' '.join(NEEDED)})"
-    )
-
-
-def _add_human_weight(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--human-weight",
-        type=int,
-        nargs="+",
-        default=[_HUMAN_WEIGHT],
-        help="how often a recording is heard for one time that a synthetic sentence is; one for "
-        f"all manifests, or one for each ({_HUMAN_WEIGHT})",
     )

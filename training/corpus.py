@@ -4,8 +4,10 @@ Compressed audio is decoded once, into a folder of its own; raw shards are read 
 is decoded stays: a later run goes on from it, and finds what has been added since.
 """
 
+import hashlib
 import logging
 import multiprocessing
+import os
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -41,24 +43,13 @@ _PEAK: Final = 0.65
 class Sources:
     """Where audio lies: shards, manifests of human speech, and where decoded audio goes.
 
-    `weights` says how often the recordings of each manifest are heard for one time that
-    synthetic speech is.
+    Each manifest of `people` has its weight: how often its recordings are heard for one time
+    that synthetic speech is.
     """
 
     shards: Path
-    manifests: tuple[Path, ...]
+    people: tuple[tuple[Path, int], ...]
     decoded: Path
-    weights: tuple[int, ...] = ()
-
-    def weight_of(self, decoded: Path) -> int:
-        """Of the recordings in one decoded file, whose name begins with the manifest's number.
-
-        0 of a manifest that was given to an earlier run and is not any more.
-        """
-        number = int(decoded.name.partition("-")[0])
-        if number >= len(self.manifests):
-            return 0
-        return self.weights[number] if self.weights else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +74,14 @@ def decode(sources: Sources, *, processes: int) -> list[Manifest]:
         target = sources.decoded / "synthetic" / lines.stem
         if audio_of(lines).suffix != f".{RAW}" and not _is_decoded(target):
             jobs.append((target, lines))
-    manifests = [read_manifest(path) for path in sources.manifests]
-    for path, manifest in zip(sources.manifests, manifests, strict=True):
+    manifests = []
+    for path, _ in sources.people:
+        manifest = read_manifest(path)
+        manifests.append(manifest)
         if manifest.num_left_out:
             logger.warning("%s: %d recordings cannot be used", path, manifest.num_left_out)
-    for number, manifest in enumerate(manifests):
         for first in range(0, len(manifest.recordings), _RECORDINGS_A_FILE):
-            target = sources.decoded / HUMAN / f"{number:02d}-{first:06d}"
+            target = _decoded_people(sources, path) / f"{first:06d}"
             if not _is_decoded(target):
                 jobs.append((target, manifest.recordings[first : first + _RECORDINGS_A_FILE]))
     if not jobs:
@@ -120,11 +112,10 @@ def find_utterances(
             continue
         synthetic += (Located(raw, utterance) for utterance in read_utterances(lines))
     human: list[Located] = []
-    for lines in sorted((sources.decoded / HUMAN).glob("*.jsonl")):
-        if (raw := lines.with_suffix(f".{RAW}")) in known:
-            continue
-        if weight := sources.weight_of(raw):
-            human += (Located(raw, utterance, weight) for utterance in read_utterances(lines))
+    for path, weight in sources.people:
+        for lines in sorted(_decoded_people(sources, path).glob("*.jsonl")):
+            if (raw := lines.with_suffix(f".{RAW}")) not in known:
+                human += (Located(raw, utterance, weight) for utterance in read_utterances(lines))
     return synthetic, human
 
 
@@ -142,6 +133,13 @@ def hours_of(utterances: Sequence[Located]) -> float:
     return sum(located.utterance.length for located in utterances) / SAMPLE_RATE / 3600
 
 
+def _decoded_people(sources: Sources, manifest: Path) -> Path:
+    """Where the recordings of `manifest` go: another folder where it lies or reads otherwise."""
+    digest = hashlib.sha256(os.fsencode(manifest.resolve()))
+    digest.update(manifest.read_bytes())
+    return sources.decoded / HUMAN / digest.hexdigest()[:16]
+
+
 def _is_decoded(target: Path) -> bool:
     return target.with_suffix(".jsonl").is_file()
 
@@ -152,7 +150,7 @@ def _decode_one(job: tuple[Path, Path | tuple[Recording, ...]]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     raw = target.with_suffix(f".{RAW}")
     if isinstance(source, Path):
-        samples = _as_integers(read_audio(audio_of(source)))
+        samples = as_integers(read_audio(audio_of(source)))
         utterances = list(read_utterances(source))
         needed = max((u.start + u.length for u in utterances), default=0)
         if len(samples) < needed:
@@ -169,7 +167,7 @@ def _write_recordings(raw: Path, recordings: Sequence[Recording]) -> list[Uttera
     with raw.open("wb") as file:
         for recording in recordings:
             heard = read_audio(recording.path)
-            samples = _as_integers(heard * (_PEAK / max(float(np.abs(heard).max()), 1e-3)))
+            samples = as_integers(heard * (_PEAK / max(float(np.abs(heard).max()), 1e-3)))
             samples.tofile(file)
             utterances.append(
                 Utterance(
@@ -180,5 +178,6 @@ def _write_recordings(raw: Path, recordings: Sequence[Recording]) -> list[Uttera
     return utterances
 
 
-def _as_integers(samples: NDArray[np.float32]) -> NDArray[np.int16]:
+def as_integers(samples: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Samples between -1 and 1 as 16-bit integers."""
     return np.rint(np.clip(samples, -1, 1) * 32767).astype(np.int16)

@@ -7,7 +7,7 @@ and licence; paths are relative to it.
 import csv
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,6 +15,8 @@ from typing import Final
 from training.errors import RecipeError
 
 COLUMNS: Final = ("path", "seconds", "transcript", "language", "speaker", "source", "licence")
+# Hours by source, licence, and how often they are heard for one time that synthetic speech is.
+People = dict[tuple[str, str, int], float]
 _SHORTEST_S, _LONGEST_S = 0.3, 27.0
 _SPEAKABLE: Final = re.compile(r"[A-Za-z][A-Za-z ,.?!'-]*")
 
@@ -48,28 +50,30 @@ def read_manifest(path: Path) -> Manifest:
     num_rows = 0
     for row in rows_of(path):
         num_rows += 1
-        duration = float(row["seconds"])
-        text = row["transcript"].strip()
-        if (
-            row["language"] != "en"
-            or not _SHORTEST_S <= duration <= _LONGEST_S
-            or not _SPEAKABLE.fullmatch(text)
-        ):
-            continue
-        written, certain = as_written(text)
-        audio = path.parent / row["path"]
-        recordings.append(Recording(audio, written, row["speaker"], certain))
-        seconds[row["source"], row["licence"]] += duration
+        if is_usable(row):
+            written, certain = as_written(row["transcript"].strip())
+            audio = path.parent / row["path"]
+            recordings.append(Recording(audio, written, row["speaker"], certain))
+            seconds[row["source"], row["licence"]] += float(row["seconds"])
     hours = {origin: total / 3600 for origin, total in seconds.items()}
     return Manifest(tuple(recordings), hours, num_rows - len(recordings))
 
 
-def hours_by_origin(manifests: Iterable[Manifest]) -> dict[tuple[str, str], float]:
-    """Hours by (source, licence) of all `manifests` together."""
-    hours: defaultdict[tuple[str, str], float] = defaultdict(float)
-    for manifest in manifests:
+def is_usable(row: Mapping[str, str]) -> bool:
+    """English, neither too short nor too long, and all of its text can be read out."""
+    return (
+        row["language"] == "en"
+        and _SHORTEST_S <= float(row["seconds"]) <= _LONGEST_S
+        and _SPEAKABLE.fullmatch(row["transcript"].strip()) is not None
+    )
+
+
+def hours_heard(weighed: Iterable[tuple[Manifest, int]]) -> People:
+    """Hours by (source, licence, weight) of all these manifests together."""
+    hours: defaultdict[tuple[str, str, int], float] = defaultdict(float)
+    for manifest, weight in weighed:
         for origin, more in manifest.origins.items():
-            hours[origin] += more
+            hours[(*origin, weight)] += more
     return dict(hours)
 
 

@@ -17,11 +17,10 @@ from itertools import repeat
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from engine.audio.file import read_audio
+from training.corpus import as_integers
 from training.errors import RecipeError
-from training.human import COLUMNS, Recording, read_manifest, rows_of
+from training.human import COLUMNS, is_usable, rows_of
 from training.progress import progress_bar
 from training.speech.flite import LIBRARIES
 from training.speech.shards import encode
@@ -34,7 +33,6 @@ WHEELS: Final = "wheels"
 LIBRARY: Final = "lib"
 WORK: Final = "work"
 _MANIFEST: Final = "manifest.tsv"
-_PEAK: Final = 20_000
 # flite's library is linked to it and does not load without, though nothing is played.
 _SOUND_LIBRARY: Final = "libasound.so.2"
 # What the recipe imports beyond torch, numpy, safetensors and tokenizers, and espeak-ng.
@@ -58,21 +56,26 @@ class PackPlan:
     manifests: tuple[Path, ...]
     bit_rate: int
     python: str
-    wheels: tuple[str, ...] = NEEDED
+    wheels: tuple[str, ...]
 
 
 def pack(plan: PackPlan, target: Path, *, processes: int) -> int:
     """Gather everything in `target`, which is made anew; returns its size in bytes.
 
-    Raises RecipeError where a part is missing.
+    Raises RecipeError where a part is missing, or where something else lies at `target`.
     """
-    shutil.rmtree(target, ignore_errors=True)
     text, tokenizer = Path("text"), Path("tokenizer")
-    for part in (text / SENTENCES_FILE, text / HELD_OUT_FILE, tokenizer / TOKENIZER_FILE):
+    parts = (text / SENTENCES_FILE, text / HELD_OUT_FILE, tokenizer / TOKENIZER_FILE)
+    for part in parts:
         if not (plan.work / part).is_file():
             raise RecipeError(
                 f"{plan.work / part}: expected it to be made, run {part.parent} first"
             )
+    if target.exists():
+        if {path.name for path in target.iterdir()} - {WHEELS, LIBRARY, WORK}:
+            raise RecipeError(f"{target}: expected nothing, or what was packed before")
+        shutil.rmtree(target)
+    for part in parts:
         (target / WORK / part).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(plan.work / part, target / WORK / part)
     _copy_libraries(target / LIBRARY)
@@ -85,7 +88,8 @@ def pack(plan: PackPlan, target: Path, *, processes: int) -> int:
 
 def _copy_libraries(directory: Path) -> None:
     directory.mkdir(parents=True)
-    listed = subprocess.run(["ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
+    command = [shutil.which("ldconfig") or "/sbin/ldconfig", "-p"]  # not on everybody's PATH
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     places = (line.strip().rpartition(" => ") for line in listed.splitlines())
     known = {described.split()[0]: place for described, arrow, place in places if arrow}
     needed = (*LIBRARIES, _SOUND_LIBRARY)
@@ -116,30 +120,26 @@ def _download_wheels(directory: Path, plan: PackPlan) -> None:
 
 def _pack_recordings(manifest: Path, directory: Path, bit_rate: int, processes: int) -> None:
     """The usable recordings of `manifest` as Opus, and a manifest of them."""
-    recordings = read_manifest(manifest).recordings
+    rows = [row for row in rows_of(manifest) if is_usable(row)]
+    names = [f"{number:06d}.opus" for number in range(len(rows))]
     directory.mkdir(parents=True)
-    names = [f"{number:06d}.opus" for number in range(len(recordings))]
     context = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(processes, mp_context=context) as pool,
-        progress_bar(str(manifest), len(recordings)) as bar,
+        progress_bar(str(manifest), len(rows)) as bar,
     ):
+        recordings = [manifest.parent / row["path"] for row in rows]
         targets = [directory / name for name in names]
         for _ in pool.map(_encode_one, recordings, targets, repeat(bit_rate), chunksize=16):
             bar.advance()
-    rows = {manifest.parent / row["path"]: row for row in rows_of(manifest)}
     with (directory / _MANIFEST).open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(
             file, COLUMNS, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE
         )
         writer.writeheader()
-        for recording, name in zip(recordings, names, strict=True):
-            row = rows[recording.path]
+        for row, name in zip(rows, names, strict=True):
             writer.writerow({column: row[column] for column in COLUMNS} | {"path": name})
 
 
-def _encode_one(recording: Recording, target: Path, bit_rate: int) -> None:
-    samples = read_audio(recording.path)
-    loudest = max(float(np.abs(samples).max()), 1e-3)
-    as_integers = np.rint(samples * (_PEAK / loudest)).astype(np.int16)
-    encode(target, as_integers, "opus", bit_rate)
+def _encode_one(recording: Path, target: Path, bit_rate: int) -> None:
+    encode(target, as_integers(read_audio(recording)), "opus", bit_rate)

@@ -59,7 +59,7 @@ def tone_batch(directory: Path, rows: int = 4, seed: int = 0) -> Batch:
     rng = Random(seed)
     tokens = load_tokens(make_tokenizer(directory / "tokenizer"))
     maker, targets = SampleMaker(rng), TargetMaker(tokens, rng)
-    maker.know(find_utterances(tone_sources(directory))[0])
+    maker.know(*find_utterances(tone_sources(directory)))
     samples = [maker.draw() for _ in range(rows)]
     context = samples_from_seconds(30)
     rows_of = [(sample, targets.target(sample, TEXTS[0])) for sample in samples]

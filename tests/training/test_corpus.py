@@ -22,7 +22,7 @@ def sources(tmp_path: Path) -> Sources:
     write_tone_shard(tmp_path / "people", TEXTS[:1], "flac")
     row = "people.flac\t2.0\tHELLO THERE\ten\tann\thome\tCC0\n"
     (tmp_path / "manifest.tsv").write_text(MANIFEST + row)
-    return Sources(tmp_path / "shards", (tmp_path / "manifest.tsv",), tmp_path / "decoded")
+    return Sources(tmp_path / "shards", ((tmp_path / "manifest.tsv", 7),), tmp_path / "decoded")
 
 
 def test_what_is_compressed_is_heard_once_it_is_decoded(sources: Sources) -> None:
@@ -73,17 +73,21 @@ def test_hours_are_counted_by_synthesiser() -> None:
 def test_what_is_known_is_not_read_again_and_every_manifest_has_its_weight(
     sources: Sources,
 ) -> None:
-    weighed = replace(sources, weights=(7,))
-    decode(weighed, processes=0)
-    synthetic, human = find_utterances(weighed)
+    decode(sources, processes=0)
+    synthetic, human = find_utterances(sources)
     assert {located.weight for located in synthetic} == {1}
     assert {located.weight for located in human} == {7}
     known = {located.audio for located in [*synthetic[:1], *human]}
-    later, nobody = find_utterances(weighed, known)
+    later, nobody = find_utterances(sources, known)
     assert nobody == []
     assert {located.audio for located in later} == {s.audio for s in synthetic} - known
 
 
-def test_what_was_decoded_for_a_manifest_that_is_not_given_is_not_heard(sources: Sources) -> None:
+def test_what_is_heard_is_what_the_manifests_say_now(sources: Sources) -> None:
     decode(sources, processes=0)
-    assert find_utterances(replace(sources, manifests=()))[1] == []
+    assert find_utterances(replace(sources, people=()))[1] == []
+    ((manifest, _),) = sources.people
+    manifest.write_text(manifest.read_text().replace("HELLO THERE", "GOOD MORNING"))
+    assert find_utterances(sources)[1] == []
+    decode(sources, processes=0)
+    assert [h.utterance.text for h in find_utterances(sources)[1]] == ["good morning"]

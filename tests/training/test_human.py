@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from training.errors import RecipeError
-from training.human import Manifest, as_written, hours_by_origin, read_manifest
+from training.human import Manifest, as_written, hours_heard, read_manifest
 
 HEADER = "path\tseconds\ttranscript\tlanguage\tspeaker\tsource\tlicence\n"
 
@@ -53,4 +53,9 @@ def test_a_manifest_without_its_columns_is_refused(tmp_path: Path) -> None:
 def test_hours_of_manifests_of_one_source_add_up() -> None:
     first = Manifest((), {("a", "CC BY 4.0"): 1.5, ("b", "CC0"): 0.5}, 0)
     second = Manifest((), {("a", "CC BY 4.0"): 2.0}, 3)
-    assert hours_by_origin([first, second]) == {("a", "CC BY 4.0"): 3.5, ("b", "CC0"): 0.5}
+    third = Manifest((), {("a", "CC BY 4.0"): 0.25}, 0)
+    assert hours_heard([(first, 5), (second, 5), (third, 2)]) == {
+        ("a", "CC BY 4.0", 5): 3.5,
+        ("b", "CC0", 5): 0.5,
+        ("a", "CC BY 4.0", 2): 0.25,
+    }

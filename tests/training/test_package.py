@@ -44,15 +44,23 @@ def test_a_packed_folder_holds_what_a_slice_needs(plan: PackPlan, tmp_path: Path
 
 def test_what_was_packed_before_is_gone(plan: PackPlan, tmp_path: Path) -> None:
     target = tmp_path / "packed"
-    (target / "old").mkdir(parents=True)
+    (target / "work" / "old").mkdir(parents=True)
     pack(plan, target, processes=1)
-    assert not (target / "old").exists()
+    assert not (target / "work" / "old").exists()
+
+
+def test_what_is_no_pack_stays(plan: PackPlan) -> None:
+    with pytest.raises(RecipeError, match="expected nothing, or what was packed before"):
+        pack(plan, plan.work, processes=1)
+    assert (plan.work / "text" / "sentences.tsv").is_file()
 
 
 def test_what_was_not_made_yet_is_asked_for(plan: PackPlan, tmp_path: Path) -> None:
     (plan.work / "text" / "sentences.tsv").unlink()
+    (tmp_path / "packed" / "work").mkdir(parents=True)
     with pytest.raises(RecipeError, match="run text first"):
         pack(plan, tmp_path / "packed", processes=1)
+    assert (tmp_path / "packed" / "work").is_dir()
 
 
 def test_without_flite_its_voices_are_said_to_be_missing(

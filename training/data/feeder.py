@@ -51,8 +51,7 @@ class Feed(IterableDataset[Batch]):
         targets = TargetMaker(tokens, rng)
         queue: BatchQueue[tuple[Sample, Target]] = BatchQueue(plan.budget, rng)
         while True:
-            for found in find_utterances(plan.sources, maker.known):
-                maker.know(found)
+            maker.know(*find_utterances(plan.sources, maker.known))
             if not maker:
                 raise RecipeError(f"{plan.sources.shards}: expected shards, run `speech` first")
             for _ in range(_LOOK_AGAIN_AFTER):

@@ -93,7 +93,8 @@ class SampleMaker:
     """Draws samples without end. Touched only by its owner.
 
     Every utterance is heard as often as its weight says before any is heard again. Single words
-    of somebody who says many, digits above all, are heard as strings of them.
+    of a person who says many, digits above all, are heard as strings instead, which are a fixed
+    share of all samples.
     """
 
     def __init__(self, rng: Random) -> None:
@@ -111,11 +112,12 @@ class SampleMaker:
         """The raw files whose utterances it draws from."""
         return self._known
 
-    def know(self, found: Sequence[Located]) -> None:
+    def know(self, synthetic: Sequence[Located], people: Sequence[Located]) -> None:
         """Take up what has been added to the corpus since; none of it may be known."""
+        found = (*synthetic, *people)
         self._known.update(located.audio for located in found)
         singles: defaultdict[str, list[Located]] = defaultdict(list)
-        for located in found:
+        for located in people:
             if _is_single_word(located.utterance):
                 singles[located.utterance.voice].append(located)
         many = {v for v, said in singles.items() if len(said) >= _FEWEST_SINGLE_WORDS}
@@ -153,7 +155,7 @@ class SampleMaker:
         said = self._single_words[rng.choice(list(self._single_words))]
         speed = rng.uniform(_SLOWEST, _FASTEST)
         pieces, words = [], []
-        at = start = self._silence(0.6)
+        at = end = start = self._silence(0.6)
         for located in rng.choices(said, k=rng.randint(1, _LONGEST_STRING)):
             utterance = located.utterance
             gain = rng.uniform(0.6, 1.4)
@@ -161,7 +163,6 @@ class SampleMaker:
             end = at + int(utterance.length / speed)
             words.append(Word(utterance.text, (at, end)))
             at = end + samples_from_seconds(rng.uniform(0, 0.4))
-        end = words[-1].span[1] if words[-1].span else at
         certain = all(piece.source.utterance.certain for piece in pieces)
         length = max(end + self._silence(1.0), _SHORTEST)
         return Sample(length, tuple(pieces), (Speech(start, end, tuple(words), certain),))
@@ -216,12 +217,7 @@ class SampleMaker:
 
 
 def _is_single_word(utterance: Utterance) -> bool:
-    """A recording of a person who says one word."""
-    return (
-        utterance.word_ends is None
-        and utterance.length <= _LONGEST_SINGLE_WORD
-        and len(utterance.text.split()) == 1
-    )
+    return utterance.length <= _LONGEST_SINGLE_WORD and len(utterance.text.split()) == 1
 
 
 def whole(located: Located) -> _Stretch:

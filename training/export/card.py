@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from training.errors import RecipeError
+from training.human import People
 from training.model.state import RunState
 
 # What a run that begins from a checkpoint adds to.
@@ -22,17 +23,12 @@ _SOUND_COLUMNS: Final = ("way", "sound", "minutes", "words")
 class CardFacts:
     """What only whoever trained it knows.
 
-    `synthetic_hours` is hours by synthesiser, `human_origins` by (source, licence); both of
-    distinct audio. `base` is the exported checkpoint that the run began from.
+    `synthetic_hours` of distinct audio by synthesiser, of `num_sentences` texts.
     """
 
     name: str
     num_sentences: int
     synthetic_hours: Mapping[str, float]
-    human_origins: Mapping[tuple[str, str], float]
-    human_weights: tuple[int, ...]
-    device: str
-    base: Path | None = None
 
 
 def model_card(
@@ -47,7 +43,6 @@ def model_card(
     `num_averaged` checkpoints went into the weights.
     """
     dims = state.dims
-    human_hours = sum(facts.human_origins.values())
     rows = [
         (
             "sizes",
@@ -66,18 +61,18 @@ def model_card(
             f"{sum(facts.synthetic_hours.values()):.1f} h of {facts.num_sentences:,} sentences: "
             + ", ".join(f"{name} {hours:.1f} h" for name, hours in _longest_first(facts)),
         ),
-        ("human speech", _origins(facts) if human_hours else "none"),
+        ("human speech", _people(state.people) if state.people else "none"),
         (
             "trained",
-            f"{state.step:,} steps in {state.seconds_trained / 60:.0f} minutes on {facts.device}; "
+            f"{state.step:,} steps in {state.seconds_trained / 60:.0f} minutes on {state.device}; "
             f"{state.seconds_heard / 3600:.1f} h heard, augmented"
             + (f"; the mean of {num_averaged} points of the run" if num_averaged > 1 else ""),
         ),
     ]
-    before = {} if facts.base is None else _rows_of(facts.base)
+    before = {} if state.base is None else _rows_of(Path(state.base))
     table = "\n".join(
         f"| {name} | first: {before[name]}; then: {value} |"
-        if name in before and name in _ADDED_UP
+        if name in before
         else f"| {name} | {value} |"
         for name, value in rows
     )
@@ -93,27 +88,32 @@ def model_card(
 
 
 def _rows_of(checkpoint: Path) -> dict[str, str]:
-    """The first table of its card. Raises RecipeError."""
+    """What its card says of what a further run adds to. Raises RecipeError."""
     path = checkpoint / "README.md"
     try:
         lines = path.read_text("utf-8").splitlines()
     except OSError as exc:
         raise RecipeError(f"{path}: expected the card of the checkpoint begun from: {exc}") from exc
     cells = (line.strip("| ").split(" | ") for line in lines if line.startswith("| "))
-    return {row[0]: row[1] for row in cells if len(row) == 2}
+    rows = {row[0]: row[1] for row in cells if len(row) == 2}
+    if lacking := _ADDED_UP - rows.keys():
+        raise RecipeError(f"{path}: expected rows {', '.join(sorted(lacking))}, found none")
+    return {name: rows[name] for name in _ADDED_UP}
 
 
 def _longest_first(facts: CardFacts) -> list[tuple[str, float]]:
     return sorted(facts.synthetic_hours.items(), key=lambda item: -item[1])
 
 
-def _origins(facts: CardFacts) -> str:
+def _people(people: People) -> str:
     listed = (
-        f"{source} ({hours:.1f} h, {licence})"
-        for (source, licence), hours in sorted(facts.human_origins.items())
+        f"{source} ({hours:.1f} h, {licence}, {weight}-fold)"
+        for (source, licence, weight), hours in sorted(people.items())
     )
-    weights = " or ".join(map(str, sorted(set(facts.human_weights))))
-    return f"{'; '.join(listed)}; heard {weights} times as often as synthetic speech"
+    return (
+        f"{'; '.join(listed)}; n-fold: heard n times for one time that a synthetic sentence is, "
+        "single words in strings that are a fixed share of all"
+    )
 
 
 def _measured(measurements: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ it reads.
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -114,12 +114,7 @@ def model_config(dims: ModelDims, tokens: Tokenizer, traits: Traits) -> dict[str
         "dropout": 0.0,
         "attention_dropout": 0.0,
         "activation_dropout": 0.0,
-        "starling": {
-            "trimmed_context": True,
-            "max_window_s": traits.max_window_s,
-            "carries_text": traits.carries_text,
-            "timestamps": traits.timestamps,
-        },
+        "starling": {"trimmed_context": True, **asdict(traits)},
     }
 
 

@@ -6,9 +6,10 @@ run as a whole. The device does everything to audio; other processes choose what
 
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from engine.audio.units import SAMPLE_RATE
 from engine.model.dims import ModelDims
 from training.data.batches import Batch
 from training.errors import RecipeError
+from training.human import People
 from training.model.losses import Losses, LossFunction
 from training.model.network import TrainableWhisper, load_exported
 from training.model.optimiser import Optimiser, Rates, rate_factor
@@ -41,7 +43,7 @@ class RunPlan:
 
     Either `steps` or `run_seconds` of training end it; `slice_seconds` end this call, whatever
     is left. A line is logged every `log_every` steps. `base` is the exported checkpoint that the
-    run begins from, if not from nothing.
+    run begins from, if not from nothing; `people` are heard in this slice.
     """
 
     steps: int | None
@@ -51,6 +53,7 @@ class RunPlan:
     rates: Rates
     seed: int
     base: Path | None = None
+    people: People = field(default_factory=dict)
 
     def progress(self, step: int, seconds_trained: float) -> float:
         """How much of the run is behind it, from 0 to 1."""
@@ -80,14 +83,17 @@ class Trainer:
         torch.manual_seed(plan.seed)
         network = TrainableWhisper(dims).to(self._device)
         self._network = network
-        if plan.base is not None:
+        self._base = None if plan.base is None else os.fspath(plan.base.resolve())
+        self._people = dict(plan.people)
+        state = load_state(directory, self._device)
+        if state is None and plan.base is not None:
             load_exported(network, plan.base)
         self._optimiser = Optimiser(network, plan.rates)
         self._average = {name: p.detach().clone() for name, p in network.named_parameters()}
         self._step = 0
         self._seconds_before = 0.0
         self._heard_s = 0.0
-        if (state := load_state(directory, self._device)) is not None:
+        if state is not None:
             self._resume(state)
         self._mixer = Mixer(self._device)
         self._features = LogMelFeatures(dims.n_mels, self._device)
@@ -129,8 +135,10 @@ class Trainer:
         is_half = self._autocast is not torch.float32
         with torch.autocast(self._device.type, self._autocast, enabled=is_half):
             outputs = self._network(features, batch.inputs)
-        losses = self._loss.losses(outputs, batch)
-        total = losses.total(self._step, aligned=self._plan.base is not None)
+        # What was exported finds its words, and its head for CTC is gone.
+        aligned = self._base is not None
+        losses = self._loss.losses(outputs, batch, aligned=aligned)
+        total = losses.total(self._step, aligned=aligned)
         total.backward()  # type: ignore[no-untyped-call]
         if not self._optimiser.step(rate_factor(progress)):
             logger.warning("step %d: gradients were not finite, left out", self._step)
@@ -171,6 +179,13 @@ class Trainer:
             raise RecipeError(
                 f"{self._directory}: expected a run of {self._network.dims}, found {state.dims}"
             )
+        if self._base not in {None, state.base}:
+            raise RecipeError(
+                f"{self._directory}: expected a run that began from {self._base}, "
+                f"found one from {state.base or 'nothing'}"
+            )
+        self._base = state.base
+        self._people = state.people | self._people
         self._network.load_state_dict(state.weights)
         self._average = state.average
         self._optimiser.load_state_dict(state.optimiser)
@@ -193,9 +208,15 @@ class Trainer:
                 step=self._step,
                 seconds_trained=trained_s,
                 seconds_heard=self._heard_s,
-                seed=self._plan.seed,
+                device=_name(self._device),
+                base=self._base,
+                people=self._people,
             ),
         )
+
+
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "a CPU"
 
 
 def _autocast_dtype(device: torch.device) -> torch.dtype:

@@ -41,11 +41,14 @@ class Losses:
     accuracy: Tensor
 
     def total(self, step: int, *, aligned: bool = False) -> Tensor:
-        """What is minimised in that step; of a network that is `aligned` already, without CTC."""
+        """What is minimised in that step; one who is `aligned` from the start is settled."""
         settled = 1.0 if aligned else min(1.0, step / _SETTLED_AFTER)
-        parts = [(_TEXT, self.text), (_GUIDANCE, self.guidance)]
-        if not aligned:
-            parts += [(_WHOLE_CTC, self.ctc), (_WORD_CTC, self.word_ctc)]
+        parts = (
+            (_TEXT, self.text),
+            (_WHOLE_CTC, self.ctc),
+            (_WORD_CTC, self.word_ctc),
+            (_GUIDANCE, self.guidance),
+        )
         weighed = [(a + (b - a) * settled) * part for (a, b), part in parts]
         return torch.stack(weighed).sum()
 
@@ -64,17 +67,15 @@ class LossFunction:
         self._uncertain = torch.zeros(n_vocab, dtype=torch.bool, device=device)
         self._uncertain[uncertain] = True
 
-    def losses(self, outputs: Outputs, batch: Batch) -> Losses:
-        """Of one batch on its device."""
+    def losses(self, outputs: Outputs, batch: Batch, *, aligned: bool = False) -> Losses:
+        """Of one batch on its device. Of a network that is `aligned` already there is no CTC."""
         text, accuracy = self._text(outputs.logits, batch)
+        guidance = _guidance(outputs.guided, batch)
+        if aligned:
+            return Losses(text, text.new_zeros(()), text.new_zeros(()), guidance, accuracy)
         log_probs = outputs.ctc.float().log_softmax(dim=-1)
-        return Losses(
-            text,
-            _whole_ctc(log_probs, batch),
-            _word_ctc(log_probs, batch),
-            _guidance(outputs.guided, batch),
-            accuracy,
-        )
+        whole, by_word = _whole_ctc(log_probs, batch), _word_ctc(log_probs, batch)
+        return Losses(text, whole, by_word, guidance, accuracy)
 
     def _text(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         counted = batch.labels != IGNORED

@@ -9,13 +9,18 @@ from torch import Tensor
 
 from engine.model.dims import ModelDims
 from training.errors import RecipeError
+from training.human import People
 
 STATE_FILE: Final = "state.pt"
 
 
 @dataclass(slots=True)
 class RunState:
-    """Where a run is. `average` are the weights averaged over the steps: what is exported."""
+    """Where a run is, and what it was made of.
+
+    `average` are the weights averaged over the steps: what is exported. `base` is the exported
+    checkpoint that the run began from, if any; `device` names what computed the latest slice.
+    """
 
     dims: ModelDims
     weights: dict[str, Tensor]
@@ -24,7 +29,9 @@ class RunState:
     step: int
     seconds_trained: float
     seconds_heard: float
-    seed: int
+    device: str
+    base: str | None
+    people: People
 
 
 def save_state(directory: Path, state: RunState) -> Path:

@@ -1,6 +1,7 @@
 """espeak-ng through its library: any accent with any variant, and the start of each word."""
 
 import ctypes
+from ctypes.util import find_library
 from importlib.util import find_spec
 from typing import Any, Final
 
@@ -40,6 +41,11 @@ class _Event(ctypes.Structure):
 _Callback = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
 )
+
+
+def lacking() -> str | None:
+    """Why espeak-ng cannot be had here; None where it can."""
+    return None if find_library("espeak-ng") or find_spec("espeakng_loader") else "no library"
 
 
 class Espeak:

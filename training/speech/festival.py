@@ -37,6 +37,11 @@ _PROGRAM: Final = """
 _ANSWERED: Final = "answered"
 
 
+def lacking() -> str | None:
+    """Why festival cannot be had here; None where it can."""
+    return None if shutil.which("festival") else "no such command"
+
+
 class Festival:
     """One running festival. Touched only by its owner, who closes it."""
 

@@ -1,13 +1,11 @@
 """The `speech` command: every sentence spoken by drawn voices, in shards, by parallel processes."""
 
 import csv
-import importlib.util
 import logging
 import multiprocessing
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from ctypes.util import find_library
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -17,12 +15,8 @@ from engine.audio.units import SAMPLE_RATE
 from training.errors import RecipeError
 from training.human import COLUMNS
 from training.progress import progress_bar
-from training.speech import flite, kokoro
+from training.speech import espeak, festival, flite, kokoro
 from training.speech.clip import Clip, trimmed
-from training.speech.espeak import Espeak
-from training.speech.festival import Festival
-from training.speech.flite import Flite
-from training.speech.kokoro import Kokoro
 from training.speech.shards import write_shard
 from training.speech.voices import Synthesiser, draw_voice
 from training.text.collection import HELD_OUT_FILE, SENTENCES_FILE, read_sentences
@@ -36,17 +30,12 @@ _LONGEST_CLIP: Final = 20 * SAMPLE_RATE
 # Every fourth shard is heard as over a poor connection.
 _LOW_BIT_RATE_EVERY: Final = 4
 _BIT_RATE, _LOW_BIT_RATE = 24_000, 10_000
-_ENGINES: Final[Mapping[str, Callable[[], Synthesiser]]] = {
-    "espeak": Espeak,
-    "flite": Flite,
-    "festival": Festival,
-    "kokoro": Kokoro,
-}
-_PACKAGES: Final = {
-    "espeak": "espeak-ng",
-    "flite": "flite",
-    "festival": "festival",
-    "kokoro": "kokoro",
+# What starts each, and what says why it cannot be had.
+_ENGINES: Final[Mapping[str, tuple[Callable[[], Synthesiser], Callable[[], str | None]]]] = {
+    "espeak": (espeak.Espeak, espeak.lacking),
+    "flite": (flite.Flite, flite.lacking),
+    "festival": (festival.Festival, festival.lacking),
+    "kokoro": (kokoro.Kokoro, kokoro.lacking),
 }
 
 
@@ -64,16 +53,10 @@ class ShardJob:
 
 def installed_engines() -> tuple[str, ...]:
     """The synthesisers for this machine; what lacks is said in the log, with the reason."""
-    has_espeak = find_library("espeak-ng") or importlib.util.find_spec("espeakng_loader")
-    lacking = {
-        "espeak": None if has_espeak else "no library",
-        "flite": flite.lacking(),
-        "festival": None if shutil.which("festival") else "no such command",
-        "kokoro": kokoro.lacking(),
-    }
+    lacking = {engine: find_lack() for engine, (_, find_lack) in _ENGINES.items()}
     for engine, why in lacking.items():
         if why:
-            logger.warning("%s: its voices are missing (%s)", _PACKAGES[engine], why)
+            logger.warning("%s: its voices are missing (%s)", engine, why)
     return tuple(engine for engine, why in lacking.items() if not why)
 
 
@@ -147,11 +130,14 @@ def synthesise(
 
 
 def speak_held_out(
-    text_directory: Path, directory: Path, synthesisers: Mapping[str, Synthesiser]
+    text_directory: Path,
+    directory: Path,
+    starting: AbstractContextManager[Mapping[str, Synthesiser]],
 ) -> Path:
     """Speak what is held out, half by voices of training and half by held-out ones.
 
-    Returns the manifest, in the form that `starling bench wer` takes; FLAC files beside it.
+    Returns the manifest, in the form that `starling bench wer` takes; FLAC files beside it. What
+    is there is not made again, and nothing is started for it.
     """
     manifest = directory / HELD_OUT / "manifest.tsv"
     if manifest.is_file():
@@ -160,7 +146,7 @@ def speak_held_out(
     manifest.parent.mkdir(parents=True, exist_ok=True)
     rows = []
     sentences = read_sentences(text_directory / HELD_OUT_FILE)
-    with progress_bar("held out", len(sentences)) as bar:
+    with starting as synthesisers, progress_bar("held out", len(sentences)) as bar:
         for number, sentence in enumerate(sentences):
             bar.advance()
             unheard = number % 2 == 1
@@ -184,9 +170,16 @@ def speak_held_out(
     return manifest
 
 
-def start_engines(engines: Sequence[str]) -> dict[str, Synthesiser]:
-    """The synthesisers of these names, started. Raises RecipeError."""
-    return {engine: _ENGINES[engine]() for engine in engines}
+@contextmanager
+def start_engines(engines: Sequence[str]) -> Iterator[dict[str, Synthesiser]]:
+    """The synthesisers of these names, for a while. Raises RecipeError."""
+    started = {engine: _ENGINES[engine][0]() for engine in engines}
+    try:
+        yield started
+    finally:
+        for synthesiser in started.values():
+            if isinstance(synthesiser, festival.Festival):
+                synthesiser.close()
 
 
 # One of each for every process: espeak-ng cannot be had twice in one.
@@ -196,5 +189,5 @@ _started: dict[str, Synthesiser] = {}
 def _speak_in_process(job: ShardJob) -> float:
     for engine in job.engines:
         if engine not in _started:
-            _started[engine] = _ENGINES[engine]()
+            _started[engine] = _ENGINES[engine][0]()
     return speak_shard(job, _started)

@@ -61,10 +61,13 @@ KOKORO_VOICES: Final = (
 )
 HELD_OUT_KOKORO_VOICES: Final = ("bf_lily", "am_onyx")
 
-# How often each engine is drawn where it is installed: Kokoro's voices are nearest to people and
-# are half of what is spoken; of the others flite's recorded voices are the most human, espeak-ng
-# has the most speakers, festival's one voice is rough and slow to make.
-_WEIGHTS: Final[Mapping[str, int]] = {"espeak": 30, "flite": 65, "festival": 2, "kokoro": 97}
+_RATES: Final = (0.75, 1.3)
+# Kokoro's voices are nearest to people: where they are installed, half is spoken by them.
+_KOKORO: Final = "kokoro"
+_KOKORO_SHARE: Final = 0.5
+# How often each of the others is drawn: flite's recorded voices are the most human, espeak-ng has
+# the most speakers, festival's one voice is rough and slow to make.
+_WEIGHTS: Final[Mapping[str, int]] = {"espeak": 30, "flite": 65, "festival": 2}
 
 
 def draw_voice(rng: Random, engines: Sequence[str], *, held_out: bool = False) -> Voice:
@@ -74,17 +77,22 @@ def draw_voice(rng: Random, engines: Sequence[str], *, held_out: bool = False) -
     installed, voices slower than any in training.
     """
     known = [engine for engine in engines if engine in _WEIGHTS]
-    if not known:
-        raise RecipeError(
-            f"expected one of {', '.join(_WEIGHTS)} to be installed, found {', '.join(engines)}"
-        )
-    if held_out and "kokoro" in known and ("espeak" not in known or rng.random() < 0.5):
-        return Voice("kokoro", rng.choice(HELD_OUT_KOKORO_VOICES), rng.uniform(0.8, 1.2))
+    if not known and _KOKORO not in engines:
+        names = ", ".join((*_WEIGHTS, _KOKORO))
+        raise RecipeError(f"expected one of {names} to be installed, found {', '.join(engines)}")
+    # Beside Kokoro's, only espeak-ng's voices can be held out.
+    beside = "espeak" in known if held_out else bool(known)
+    if _KOKORO in engines and (not beside or rng.random() < _KOKORO_SHARE):
+        if held_out:
+            return Voice(_KOKORO, rng.choice(HELD_OUT_KOKORO_VOICES), rng.uniform(0.8, 1.2))
+        # One voice or a blend of two.
+        blended = "+".join(rng.sample(KOKORO_VOICES, rng.choice((1, 2))))
+        return Voice(_KOKORO, blended, rng.uniform(*_RATES))
     if held_out and "espeak" in known:
         name = f"{rng.choice(ACCENTS)}+{rng.choice(HELD_OUT_VARIANTS)}"
         return Voice("espeak", name, rng.uniform(0.8, 1.2), rng.uniform(0.8, 1.2))
     (engine,) = rng.choices(known, [_WEIGHTS[engine] for engine in known])
-    rate = rng.uniform(0.66, 0.72) if held_out else rng.uniform(0.75, 1.3)
+    rate = rng.uniform(0.66, 0.72) if held_out else rng.uniform(*_RATES)
     pitch = rng.uniform(0.8, 1.25)
     match engine:
         case "espeak":
@@ -93,9 +101,5 @@ def draw_voice(rng: Random, engines: Sequence[str], *, held_out: bool = False) -
             return Voice(engine, name, rate, pitch, rng.uniform(0.6, 1.5))
         case "flite":
             return Voice(engine, rng.choice(FLITE_VOICES), rate, pitch)
-        case "kokoro":
-            # One voice or a blend of two.
-            names = rng.sample(KOKORO_VOICES, rng.choice((1, 2)))
-            return Voice(engine, "+".join(names), rate)
         case _:
             return Voice(engine, rng.choice(FESTIVAL_VOICES), rate)

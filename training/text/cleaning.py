@@ -12,14 +12,6 @@ _QUOTING: Final = re.compile(r"(?<![A-Za-z])'|'(?![A-Za-z])")
 _OFFENSIVE: Final = re.compile(
     r"\b(fuck|shit|nigg|whore|bitch|cunt|slut|faggot|rape|rapist|sex|porn|negro)", re.IGNORECASE
 )
-# Recordings that the checkpoint is measured on are quoted in fortunes too.
-_MEASURED_ON: Final = (
-    "ask not what your country",
-    "my fellow americans",
-    "yellow lamps",
-    "squalid quarter",
-    "the race and descent of mortals",
-)
 
 
 def as_sentence(raw: str) -> str | None:
@@ -38,8 +30,7 @@ def as_sentence(raw: str) -> str | None:
         text = text.rstrip(",'- ") + "."
     if not any(letter.isalpha() for letter in text) or re.search(r"[,.?!]{2}|\s[.?!,-]", text):
         return None
-    lowered = text.lower()
-    if _OFFENSIVE.search(text) or any(quote in lowered for quote in _MEASURED_ON):
+    if _OFFENSIVE.search(text):
         return None
     return text[0].upper() + text[1:]
 

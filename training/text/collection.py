@@ -52,26 +52,25 @@ def collect_text(
     manifests `apart`. Raises RecipeError.
     """
     path = directory / SENTENCES_FILE
-    if path.is_file() and (existing := len(read_sentences(path))) >= count:
-        logger.info("%s holds %d sentences already", path, existing)
-        return existing
+    measured = phrases_of(apart)
+    if path.is_file() and len(existing := read_sentences(path)) >= count:
+        if any(_is_measured(sentence.text, measured) for sentence in existing):
+            raise RecipeError(f"{path}: expected nothing that the manifests hold; remove it")
+        logger.info("%s holds %d sentences already", path, len(existing))
+        return len(existing)
     rng = Random(seed)
     installed = read_installed(rng, root, prose)
-    measured = phrases_of(apart)
     for lack in installed.lacking:
         logger.warning("%s", lack)
     wanted = count + held_out
     found: dict[str, Sentence] = {}
     with progress_bar("sentences", wanted) as bar:
-        texts = (
-            (kind, text) for kind, text in installed.sentences if not measured & _phrases(text)
-        )
-        for sentence in _distinct(texts, found):
+        for sentence in _distinct(iter(installed.sentences), found, measured):
             bar.advance(note=sentence.kind)
             if len(found) >= _MOST_INSTALLED * wanted:
                 break
         templates = template_sentences(rng, installed.lexicon())
-        for sentence in islice(_distinct(templates, found), wanted - len(found)):
+        for sentence in islice(_distinct(templates, found, measured), wanted - len(found)):
             bar.advance(note=sentence.kind)
     if len(found) < wanted:
         raise RecipeError(f"templates gave {len(found)} distinct sentences, expected {wanted}")
@@ -108,12 +107,18 @@ def _phrases(text: str) -> set[str]:
     return {" ".join(words[i : i + _PHRASE]) for i in range(len(words) - _PHRASE + 1)}
 
 
-def _distinct(raw: Iterator[tuple[str, str]], found: dict[str, Sentence]) -> Iterator[Sentence]:
-    """Those of `raw` that are sentences and not in `found` yet, where they are put."""
+def _is_measured(text: str, measured: frozenset[str]) -> bool:
+    return not measured.isdisjoint(_phrases(text))
+
+
+def _distinct(
+    raw: Iterator[tuple[str, str]], found: dict[str, Sentence], measured: frozenset[str]
+) -> Iterator[Sentence]:
+    """Those of `raw` that are sentences, not `measured`, not in `found` yet: they are put there."""
     repeats = 0
     for kind, text in raw:
         cleaned = as_sentence(text)
-        if cleaned is None or (key := cleaned.lower()) in found:
+        if cleaned is None or (key := cleaned.lower()) in found or _is_measured(cleaned, measured):
             repeats += 1
             if repeats > _MOST_REPEATS:
                 return

@@ -101,6 +101,7 @@ def _books(directory: Path) -> Iterator[tuple[str, str]]:
         raise RecipeError(f"{directory}: expected books as *.txt, found none")
     for path in paths:
         text = path.read_text("utf-8", errors="ignore").translate(_PLAIN_QUOTES)
+        text = _TITLE.sub(rf"\1{_NO_END}", text)
         for paragraph in re.split(r"\n\s*\n|(?<=[.?!'\"])\n", text):
             yield from _sentences("prose", paragraph)
 

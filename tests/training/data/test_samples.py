@@ -59,8 +59,7 @@ def test_without_word_times_nothing_is_cut() -> None:
 
 def maker() -> SampleMaker:
     made = SampleMaker(Random(4))
-    made.know(SPOKEN)
-    made.know(HUMAN)
+    made.know(SPOKEN, HUMAN)
     return made
 
 
@@ -99,9 +98,9 @@ def test_what_is_added_later_is_drawn_too_in_whatever_order_it_comes() -> None:
     later = [located(f"file {n}", audio=Path(f"{n}.s16")) for n in range(3)]
     drawing = SampleMaker(Random(5))
     assert not drawing
-    drawing.know([later[0], later[2]])
+    drawing.know([later[0], later[2]], [])
     assert drawing.known == {later[0].audio, later[2].audio}
-    drawing.know(later[1:2])
+    drawing.know(later[1:2], [])
     pieces = [piece.source for _ in range(300) for piece in drawing.draw().pieces]
     assert set(pieces) == set(later)
     counts = [pieces.count(located) for located in later]
@@ -111,7 +110,7 @@ def test_what_is_added_later_is_drawn_too_in_whatever_order_it_comes() -> None:
 
 def test_single_words_of_one_voice_are_heard_as_strings_with_their_places() -> None:
     drawing = maker()
-    drawing.know(DIGITS)
+    drawing.know([], DIGITS)
     samples = [drawing.draw() for _ in range(2000)]
     strings = [s for s in samples if any(p.source in DIGITS for p in s.pieces)]
     assert 70 < len(strings) < 180
@@ -130,5 +129,5 @@ def test_single_words_of_one_voice_are_heard_as_strings_with_their_places() -> N
 
 def test_few_single_words_are_heard_like_everything_else() -> None:
     drawing = SampleMaker(Random(6))
-    drawing.know(DIGITS[:7])
+    drawing.know(DIGITS, DIGITS[:7])  # neither a synthesiser's words nor few of a person
     assert max(len(drawing.draw().speech) for _ in range(300)) > 1

@@ -11,9 +11,6 @@ FACTS = CardFacts(
     name="starling-en-test",
     num_sentences=240_000,
     synthetic_hours={"espeak": 50.0, "flite": 100.25},
-    human_origins={("LibriSpeech", "CC BY 4.0"): 5.4, ("VCTK", "ODC-By 1.0"): 0.3},
-    human_weights=(5, 5),
-    device="one H200",
 )
 
 
@@ -23,8 +20,8 @@ def test_the_card_names_sources_licences_time_and_purpose() -> None:
     for fact in (
         "9.4 million",
         "demonstration model",
-        "LibriSpeech (5.4 h, CC BY 4.0)",
-        "VCTK (0.3 h, ODC-By 1.0)",
+        "LibriSpeech (5.4 h, CC BY 4.0, 5-fold)",
+        "VCTK (0.3 h, ODC-By 1.0, 2-fold)",
         "150.2 h of 240,000 sentences: flite 100.2 h, espeak 50.0 h",
         "12 steps",
         "one H200",
@@ -34,7 +31,7 @@ def test_the_card_names_sources_licences_time_and_purpose() -> None:
 
 
 def test_without_human_speech_it_says_none() -> None:
-    card = model_card(replace(FACTS, human_origins={}), STATE, 1_000, {})
+    card = model_card(FACTS, replace(STATE, people={}), 1_000, {})
     assert "| human speech | none |" in card
 
 
@@ -50,12 +47,20 @@ def test_what_the_bench_wrote_becomes_tables() -> None:
 
 
 def test_a_run_that_began_from_a_checkpoint_adds_to_its_card(tmp_path: Path) -> None:
-    first = model_card(replace(FACTS, device="a CPU"), STATE, 1_000, {})
-    (tmp_path / "README.md").write_text(first)
-    card = model_card(replace(FACTS, base=tmp_path, human_origins={}), STATE, 1_000, {})
-    assert "| human speech | first: LibriSpeech (5.4 h, CC BY 4.0); VCTK" in card
+    (tmp_path / "README.md").write_text(model_card(FACTS, STATE, 1_000, {}))
+    further = replace(STATE, base=str(tmp_path), people={}, device="a CPU")
+    card = model_card(FACTS, further, 1_000, {})
+    assert "| human speech | first: LibriSpeech (5.4 h, CC BY 4.0, 5-fold); VCTK" in card
     assert "; then: none |" in card
-    assert card.count("12 steps") == 2
+    assert "12 steps in 0 minutes on one H200" in card
+    assert "then: 12 steps in 0 minutes on a CPU" in card
     assert card.count("| language |") == 1
+
+
+def test_a_base_whose_card_says_nothing_of_its_training_is_refused(tmp_path: Path) -> None:
+    further = replace(STATE, base=str(tmp_path))
     with pytest.raises(RecipeError, match="expected the card"):
-        model_card(replace(FACTS, base=tmp_path / "nowhere"), STATE, 1_000, {})
+        model_card(FACTS, further, 1_000, {})
+    (tmp_path / "README.md").write_text("| trained | long |\n")
+    with pytest.raises(RecipeError, match="expected rows human speech, synthetic speech"):
+        model_card(FACTS, further, 1_000, {})

@@ -54,7 +54,7 @@ def test_traits_and_settings_are_read_as_they_were_meant(tmp_path: Path, run: Ru
     checkpoint = load_checkpoint(export(tmp_path, meant))
     traits, generation = checkpoint.traits, checkpoint.generation
     assert (traits.trimmed_context, traits.max_window) == (True, 20 * 16_000)
-    assert (traits.carries_text, traits.timestamps) == (True, True)
+    assert (traits.carries_text, traits.timestamps, traits.incremental_partials) == (True,) * 3
     assert generation.alignment_heads == ((1, 0), (1, 1))
     assert generation.language == "en"
     assert checkpoint.tokenizer.no_speech in generation.suppress_tokens

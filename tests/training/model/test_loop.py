@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tests.support.recipe import tiny_dims, tone_batch
 from training.data.batches import Batch
 from training.errors import RecipeError
 from training.model.loop import LOG_FILE, RunPlan, Trainer
+from training.model.network import TrainableWhisper, exported_weights
 from training.model.optimiser import Rates
 from training.model.state import load_state
 
@@ -92,3 +94,25 @@ def test_a_run_needs_a_length(tmp_path: Path) -> None:
         replace(PLAN, steps=None).progress(0, 0.0)
     assert PLAN.progress(10, 0.0) == 0.5
     assert replace(PLAN, steps=None, run_seconds=50.0).progress(10, 100.0) == 1.0
+
+
+def test_a_run_keeps_what_it_began_from_and_whom_it_heard(tmp_path: Path) -> None:
+    weights = exported_weights(TrainableWhisper(tiny_dims(N_VOCAB)).state_dict())
+    save_file({name: w.contiguous() for name, w in weights.items()}, tmp_path / "model.safetensors")
+    first = {("books", "CC0", 5): 1.5}
+    begun = replace(PLAN, steps=1, base=tmp_path, people=first)
+    (line,) = trainer(tmp_path, replace(begun, log_every=1)).run(batches(tmp_path))
+    assert (line["ctc"], line["word_ctc"]) == (0, 0)
+    further = replace(PLAN, steps=2, log_every=1, people={("radio", "CC BY 4.0", 2): 0.5})
+    (line,) = trainer(tmp_path, further).run(batches(tmp_path))
+    assert line["ctc"] == 0  # it goes on as it began, whether it is told so or not
+    state = load_state(tmp_path / "run", torch.device("cpu"))
+    assert state is not None
+    assert (state.base, state.device) == (str(tmp_path), "a CPU")
+    assert state.people == first | further.people
+
+
+def test_a_run_from_nothing_does_not_go_on_from_a_checkpoint(tmp_path: Path) -> None:
+    trainer(tmp_path, replace(PLAN, steps=1)).run(batches(tmp_path))
+    with pytest.raises(RecipeError, match="found one from nothing"):
+        trainer(tmp_path, replace(PLAN, base=tmp_path))

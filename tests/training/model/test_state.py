@@ -17,7 +17,9 @@ STATE = RunState(
     step=12,
     seconds_trained=3.5,
     seconds_heard=100.0,
-    seed=7,
+    device="one H200",
+    base=None,
+    people={("LibriSpeech", "CC BY 4.0", 5): 5.4, ("VCTK", "ODC-By 1.0", 2): 0.3},
 )
 
 
@@ -28,6 +30,7 @@ def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
     assert loaded.dims == STATE.dims
     assert torch.equal(loaded.weights["a"], torch.ones(2))
     assert (loaded.step, loaded.seconds_trained, loaded.seconds_heard) == (12, 3.5, 100.0)
+    assert (loaded.device, loaded.base, loaded.people) == ("one H200", None, STATE.people)
 
 
 def test_a_later_state_replaces_an_earlier_one_and_nothing_else_stays(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 import csv
 import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from training.speech.synthesis import (
     start_engines,
     synthesise,
 )
+from training.speech.voices import Synthesiser
 from training.text.collection import HELD_OUT_FILE, SENTENCES_FILE
 
 
@@ -51,7 +54,10 @@ def test_a_job_is_spoken_and_what_is_silent_is_left_out(tmp_path: Path) -> None:
 def test_held_out_sentences_make_a_manifest_that_the_bench_takes(
     tmp_path: Path, text: Path
 ) -> None:
-    manifest = speak_held_out(text, tmp_path, {"flite": ToneSpeech()})
+    speaking: AbstractContextManager[Mapping[str, Synthesiser]] = nullcontext(
+        {"flite": ToneSpeech()}
+    )
+    manifest = speak_held_out(text, tmp_path, speaking)
     with manifest.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     assert [row["transcript"] for row in rows] == ["We are late.", "It costs ten cents."]
@@ -59,13 +65,14 @@ def test_held_out_sentences_make_a_manifest_that_the_bench_takes(
     heard = read_audio(manifest.parent / rows[0]["path"])
     assert len(heard) / 16_000 == pytest.approx(float(rows[0]["seconds"]), abs=0.2)
     written = manifest.stat().st_mtime_ns
-    assert speak_held_out(text, tmp_path, {}).stat().st_mtime_ns == written
+    assert speak_held_out(text, tmp_path, start_engines(["nobody"])).stat().st_mtime_ns == written
 
 
 def test_processes_speak_what_is_not_there_yet(tmp_path: Path, text: Path) -> None:
     needs_espeak()
     assert "espeak" in installed_engines()
-    assert list(start_engines(())) == []
+    with start_engines(()) as started:
+        assert started == {}
     hours = synthesise(text, tmp_path, engines=("espeak",), processes=1)
     assert hours > 0
     lines = tmp_path / SHARDS / "shard-00000.jsonl"
@@ -89,8 +96,11 @@ def test_an_engine_that_is_asked_for_by_name_must_be_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "kokoro", None)
-    with pytest.raises(RecipeError, match="kokoro: expected the package"):
-        start_engines(["kokoro"])
+    with (
+        pytest.raises(RecipeError, match="kokoro: expected the package"),
+        start_engines(["kokoro"]),
+    ):
+        pass
 
 
 def test_without_a_synthesiser_nothing_can_be_spoken(tmp_path: Path, text: Path) -> None:
