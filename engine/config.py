@@ -80,11 +80,10 @@ class EngineConfig:
     # What is said in the last 3 s of a segment waits for its cut: words to find a pause between.
     cut_room: Samples = samples_from_ms(3000)
     language_lock: Samples = samples_from_ms(2000)  # detection on less flips (FIELD.md, row 20)
-    # How long a slice of encoding may take, one row at least: nothing waits longer for one. 80 ms
-    # on a CPU, where more rows at once save little; 5 on a GPU, some ten decode steps.
+    # How long a slice of encoding may take, one row at least: nothing waits longer for one.
     encode_slice_ms: float = 0.0
     encode_slice: Positions = Positions(512)  # the first slices, before their time is known
-    max_batch: int = 0  # rows of one prefill, verify or decode step; 64 on a CPU, 256 on a GPU
+    max_batch: int = 0  # rows of one prefill, verify or decode step
 
     def __post_init__(self) -> None:
         for name, value, accepted in (
@@ -130,5 +129,7 @@ class EngineConfig:
             self,
             partial_context=partial_context,
             max_batch=self.max_batch or (256 if on_gpu else 64),
+            # A CPU saves little with more rows at once. On a GPU 5 ms held a single window, which
+            # took 2.9 (docs/log.md); what 20 give has not been measured.
             encode_slice_ms=self.encode_slice_ms or (20.0 if on_gpu else 80.0),
         )

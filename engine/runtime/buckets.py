@@ -12,8 +12,10 @@ from typing import Final
 from engine.audio.units import MAX_WINDOW_POSITIONS
 from engine.scheduling.contexts import CONTEXT_BUCKETS, EXTENSION_BUCKETS
 
-# Padding costs at most a third beyond sixteen rows; below, every row more is nearly free.
+# Of tokens: padding costs at most a third beyond sixteen rows; below, one more is nearly free.
 BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+# Of windows no row is free, for one alone is bound by arithmetic: at most a third anywhere.
+ENCODE_BATCH_BUCKETS: Final = tuple(sorted({*BATCH_BUCKETS, 3, 6, 12}))
 # What one row of a feed holds: forced tokens and a draft. Beyond the last, prompts: eager.
 WIDTH_BUCKETS: Final = (8, 16, 32, 64)
 _WIDTH_STEP: Final = 32  # beyond: each width is a shape that kernels may be compiled for
@@ -103,12 +105,12 @@ def feed_shape(rows: int, tokens: int, draft: int, context: int) -> FeedShape:
 
 def encode_shape(rows: int, context: int, *, keep: bool = False) -> EncodeShape:
     """The same for an encode; contexts are buckets already."""
-    return EncodeShape(fit(rows, BATCH_BUCKETS), context, keep)
+    return EncodeShape(fit(rows, ENCODE_BATCH_BUCKETS), context, keep)
 
 
 def extend_shape(rows: int, width: int) -> ExtendShape:
     """The same for an extension; widths are buckets already."""
-    return ExtendShape(fit(rows, BATCH_BUCKETS), width)
+    return ExtendShape(fit(rows, ENCODE_BATCH_BUCKETS), width)
 
 
 def shapes_to_capture(max_batch: int, *, extends: bool = False) -> list[Shape]:
@@ -116,7 +118,9 @@ def shapes_to_capture(max_batch: int, *, extends: bool = False) -> list[Shape]:
 
     With `extends` windows are extended: what is encoded trimmed is then kept.
     """
-    batches = [rows for rows in BATCH_BUCKETS if rows <= fit(max_batch, BATCH_BUCKETS)]
+    most = fit(max_batch, BATCH_BUCKETS)
+    batches = [rows for rows in BATCH_BUCKETS if rows <= most]
+    windows = [rows for rows in ENCODE_BATCH_BUCKETS if rows <= most]
     decodes: list[Shape] = [DecodeShape(rows, reach) for rows in batches for reach in REACH_BUCKETS]
     feeds: list[Shape] = [
         FeedShape(rows, width, outs, reach)
@@ -128,14 +132,14 @@ def shapes_to_capture(max_batch: int, *, extends: bool = False) -> list[Shape]:
     ]
     encodes: list[Shape] = [
         EncodeShape(rows, context, keep)
-        for rows in batches
+        for rows in windows
         for context in CONTEXT_BUCKETS
         if rows * context <= MOST_ENCODED_POSITIONS
         for keep in ((False, True) if extends else (False,))
     ]
     extensions: list[Shape] = [
         ExtendShape(rows, width)
-        for rows in batches
+        for rows in windows
         for width in EXTENSION_BUCKETS
         if extends and rows * width <= MOST_ENCODED_POSITIONS
     ]

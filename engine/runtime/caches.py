@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from engine.audio.units import MAX_WINDOW_POSITIONS
+from engine.kernels.plain_attention import FLOAT8
 from engine.model.attention import KeysValues, LayerCache
 from engine.model.dims import ModelDims
 
 # Room behind the text context for tokens that a padded row feeds in vain.
 PADDING_TOKENS: Final = 64
-FLOAT8: Final = torch.float8_e4m3fn
 _SCALE_BYTES: Final = 4
 
 

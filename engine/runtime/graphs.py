@@ -85,10 +85,6 @@ class GraphRunner:
     def __len__(self) -> int:
         return len(self._captured)
 
-    def destroy(self) -> None:
-        """Give the graphs' memory back."""
-        self._captured.clear()
-
 
 def capture_all(
     graphs: GraphRunner, shapes: Sequence[Shape], capture: Callable[[Shape], None]

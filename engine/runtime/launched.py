@@ -26,7 +26,10 @@ class Copied:
 
 
 class Stopwatch:
-    """The device's time between construction and `stop`."""
+    """The device's time between construction and `stop`.
+
+    Where it had nothing to do before, the host's time for launching is within it.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"

@@ -101,6 +101,7 @@ class Scheduler:
         self._launched: deque[_Launch] = deque()  # oldest first
         self._uncharged: deque[_Launch] = deque()
         self._decode_is_due = False  # a slice was encoded since the last decode step
+        self._verified_last = False  # drafts had the last turn of decoding
         self._load = LoadMeter()
         config = setup.config
         self._slices = SliceMeter(
@@ -253,8 +254,13 @@ class Scheduler:
         if not decoding:
             return None
         self._decode_is_due = False
-        if _job(decoding[0]).due is Phase.FEED:
-            return self._feed_step(decoding[0], live)
+        drafted = [it for it in decoding if _job(it).due is Phase.FEED]
+        # In turn: neither drafts nor single tokens wait for the end of the others.
+        self._verified_last = bool(drafted) and not (
+            self._verified_last and len(drafted) < len(decoding)
+        )
+        if self._verified_last:
+            return self._feed_step(drafted[0], live)
         rows = [_slot(it) for it in live if _job(it).due is Phase.DECODE]
         del rows[self._setup.config.max_batch :]
         return DecodeStep(tuple(rows))

@@ -189,18 +189,6 @@ def test_requests_say_with_graphs_what_they_say_without(
     assert sum(shares) / len(shares) > 0.5
 
 
-def test_graphs_that_are_destroyed_leave_their_memory(device: torch.device, root: Path) -> None:
-    engine = engine_on(device, checkpoint(root, "base", head_dim=64), INCREMENTAL)
-    graphs = runner_of(engine)._graphs
-    assert graphs is not None
-    held = torch.cuda.memory_allocated()
-    graphs.destroy()
-    assert len(graphs) == 0
-    assert torch.cuda.memory_allocated() < held
-    finals = decode_together(engine, audios()[:1], TRIMMED)
-    assert tokens_of(finals[0])
-
-
 def every_step(generation: int) -> list[Step]:
     """Each kind of step but the aligning one, for one row and for two, in a possible order."""
     sampling = Sampling(len(PREFIX), timestamps=False)

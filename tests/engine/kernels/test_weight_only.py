@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from engine.kernels.weight_only import MAX_ROWS, dequantize_weight, weight_only_linear
+from engine.model.quantized import MAX_KERNEL_ROWS
 
 Bits = Literal[8, 4]
 
@@ -83,6 +84,7 @@ def test_it_is_the_product_with_the_weight_written_out(
 @pytest.mark.parametrize(("bits", "group"), FORMATS)
 def test_as_many_rows_as_fit_are_one_product(bits: Bits, group: int) -> None:
     weight = random_weight(bits, group, 70, 35)
+    assert MAX_KERNEL_ROWS <= MAX_ROWS  # what layers hand over, and what the kernel takes
     x = random_rows(MAX_ROWS, 70)
     assert_is_product(product(x, weight), x, weight, None, torch.float32)
 

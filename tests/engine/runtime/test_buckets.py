@@ -89,6 +89,14 @@ def test_of_a_batch_beyond_sixteen_rows_at_most_a_third_is_padding(count: int) -
     assert 3 * (padded - count) <= padded
 
 
+@given(st.integers(1, BATCH_BUCKETS[-1]), contexts, st.sampled_from(EXTENSION_BUCKETS))
+def test_of_windows_at_most_a_third_is_padding(
+    count: int, context: Positions, width: Positions
+) -> None:
+    for shape in (encode_shape(count, context), extend_shape(count, width)):
+        assert 3 * (shape.rows - count) <= shape.rows
+
+
 def test_what_padding_feeds_has_room_behind_the_text_context() -> None:
     assert WIDTH_BUCKETS[-1] <= PADDING_TOKENS
     assert REACH_BUCKETS[-1] == MAX_WINDOW_POSITIONS

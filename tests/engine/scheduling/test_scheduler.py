@@ -253,6 +253,27 @@ def test_drafts_in_the_midst_of_decoding_take_turns_with_encoding_too() -> None:
     assert later[:3] == ["encode", "draft", "encode"]
 
 
+@pytest.mark.parametrize("run_ahead", [0, 1])
+def test_a_draft_in_the_midst_does_not_wait_for_the_end_of_another_final(run_ahead: int) -> None:
+    rig = started(say(*WORDS[:14]), run_ahead=run_ahead)
+    rig.settle()
+    drafted = rig.scheduler._utterances[UtteranceId(1)]
+    before, heard, after = drafted._previous[:4], drafted._previous[4], drafted._previous[5:]
+    drafted._previous = (*before, heard + 9, *after)  # as if a word had been heard otherwise
+    rig.open(2)
+    rig.append(say(*WORDS, *WORDS), 2)
+    rig.finish(2)
+    run(rig, 3)
+    rig.append(say(WORDS[14]))
+    rig.finish(1)
+    rig.settle()
+    ended = [e.utterance_id for e in rig.events if isinstance(e, UtteranceFinished)]
+    assert ended == [1, 2]
+    steps = rig.runner.steps
+    assert any(isinstance(step, VerifyStep) and step.rows[0].start > 4 for step in steps)
+    assert any(isinstance(step, DecodeStep) and len(step.slots) == 2 for step in steps)
+
+
 def test_rows_join_a_decode_batch_that_is_running() -> None:
     rig = started(say(*WORDS[:4]), say(*WORDS[4:12]), encode_slice=Positions(1), use_drafts=False)
     rig.settle()

@@ -92,3 +92,19 @@ def test_the_figure_follows_a_device_that_has_become_slower_in_a_few_slices() ->
     for _ in range(20):
         given_meter.observe(context, 8, 0.16)
     assert given_meter.rows(context) in (3, 4)
+
+
+def test_a_burst_after_single_windows_is_encoded_in_large_slices_within_two() -> None:
+    """A device that takes 2.5 ms to begin and 0.5 ms for each window: 35 of them in 20 ms."""
+    given_meter = SliceMeter(0.02, FIRST, 256)
+    context = Positions(448)
+    for _ in range(50):
+        given_meter.observe(context, 1, 0.003)
+    held = []
+    for _ in range(3):
+        rows = given_meter.rows(context)
+        held.append(rows)
+        given_meter.observe(context, rows, 0.0025 + 0.0005 * rows)
+    assert held[0] == 6
+    assert held[1] > 15
+    assert 20 < held[2] <= 35
