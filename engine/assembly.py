@@ -14,12 +14,13 @@ from engine.audio.units import SAMPLE_RATE
 from engine.config import EngineConfig
 from engine.errors import ConfigError
 from engine.events import ModelInfo, Task
+from engine.kernels.plain_attention import FLOAT8
 from engine.metrics import EngineMetrics
 from engine.model.checkpoint import Checkpoint, load_checkpoint
 from engine.model.hub import resolve_model
 from engine.model.quantized import quantize_weights
 from engine.model.whisper import Whisper
-from engine.runtime.caches import FLOAT8, SlotCaches, slot_bytes
+from engine.runtime.caches import SlotCaches, slot_bytes
 from engine.runtime.device_assembly import build_device_runner
 from engine.runtime.features import feature_bytes
 from engine.runtime.pending import StepRunner

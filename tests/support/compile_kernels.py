@@ -39,6 +39,7 @@ from engine.kernels.decode_state import begin_decode, end_decode
 from engine.kernels.gelu import bias_gelu
 from engine.kernels.layer_norm import add_layer_norm
 from engine.kernels.log_mel import mel_features, update_log_mel
+from engine.kernels.plain_attention import FLOAT8
 from engine.kernels.plain_log_mel import BLOCK_FRAMES, MelTables
 from engine.kernels.token_choice import choose_tokens
 from engine.kernels.weight_only import dequantize_weight, weight_only_linear
@@ -47,7 +48,7 @@ from engine.model.dims import ModelDims
 from engine.model.mel import mel_filters
 from engine.model.padded import Padded
 from engine.model.quantized import GROUP_FEATURES
-from engine.runtime.caches import FLOAT8, SlotCaches
+from engine.runtime.caches import SlotCaches
 from tests.support.model_dims import small_dims
 
 CPU: Final = torch.device("cpu")
