@@ -72,7 +72,8 @@ def pack(plan: PackPlan, target: Path, *, processes: int) -> int:
                 f"{plan.work / part}: expected it to be made, run {part.parent} first"
             )
     if target.exists():
-        if {path.name for path in target.iterdir()} - {WHEELS, LIBRARY, WORK}:
+        holds_work = plan.work.resolve().is_relative_to(target.resolve())
+        if holds_work or {path.name for path in target.iterdir()} - {WHEELS, LIBRARY, WORK}:
             raise RecipeError(f"{target}: expected nothing, or what was packed before")
         shutil.rmtree(target)
     for part in parts:

@@ -1,4 +1,5 @@
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,9 +51,13 @@ def test_what_was_packed_before_is_gone(plan: PackPlan, tmp_path: Path) -> None:
 
 
 def test_what_is_no_pack_stays(plan: PackPlan) -> None:
-    with pytest.raises(RecipeError, match="expected nothing, or what was packed before"):
-        pack(plan, plan.work, processes=1)
-    assert (plan.work / "text" / "sentences.tsv").is_file()
+    outer = plan.work.parent / "outer"
+    outer.mkdir()
+    inner = replace(plan, work=plan.work.rename(outer / "work"))
+    for target in (inner.work, outer):
+        with pytest.raises(RecipeError, match="expected nothing, or what was packed before"):
+            pack(inner, target, processes=1)
+    assert (inner.work / "text" / "sentences.tsv").is_file()
 
 
 def test_what_was_not_made_yet_is_asked_for(plan: PackPlan, tmp_path: Path) -> None:
